@@ -1,0 +1,1117 @@
+"""A task queue for asyncio on RabbitMQ, in one file.
+
+The worker::
+
+    import aioqueue
+
+    q = aioqueue.Queue()
+
+    @q.on('add')
+    async def add(numbers):
+        return sum(numbers)
+
+    q.start()
+
+The caller, in another process::
+
+    import asyncio
+    import aioqueue
+
+    async def main():
+        async with aioqueue.Queue() as q:
+            task = await q.task('add', [1, 2, 3])
+            print(await task.result())
+
+    asyncio.run(main())
+
+A task is a message in the durable queue of its name. It is acknowledged only after its
+result, its retry or its dead letter is confirmed by the broker: at least once.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import inspect
+import itertools
+import logging
+import os
+import re
+import signal
+import ssl as tls
+import struct
+import threading
+import traceback
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from types import NoneType, SimpleNamespace
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import aioamqp  # type: ignore[import-untyped]
+import msgpack  # type: ignore[import-untyped]
+from aioamqp.channel import Channel  # type: ignore[import-untyped]
+from aioamqp.protocol import AmqpProtocol  # type: ignore[import-untyped]
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+__all__ = ('Queue', 'Refused', 'RemoteException', 'Task', 'current')
+__version__ = '1.0.0'
+
+logger = logging.getLogger('aioqueue')
+
+CONNECT_DEADLINE, CLOSE_DEADLINE = 10, 5  # seconds that the broker has to answer
+REPLY_QUEUE_EXPIRES = 3_600_000  # ms that replies wait for a lost caller to come back
+DELAY_QUEUE_LEASE = 10_000  # ms that a delay queue outlives its last message
+LONGEST_DELAY = 4_294_957  # seconds; with the lease 32 bits of ms, as x-expires is
+# A quorum queue counts deliveries. A task that was delivered this often without being
+# settled is taken to kill its workers; RabbitMQ 4 would drop it at 20, without a trace.
+DELIVERY_LIMIT = 10
+LONGEST_TEXT = 20_000  # characters of an error or traceback: headers fit in one frame
+
+MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
+NAME = re.compile(r'[a-zA-Z0-9\-_.:@#,/+ ]+')  # what pamqp, so aioamqp, lets pass
+DELAY_QUEUE = re.compile(r'(.+)\.delay\.(\d+)')
+OPTIONS = ('login', 'password', 'virtualhost', 'login_method', 'insist', 'heartbeat',
+           'channel_max', 'frame_max', 'client_properties')
+LOST = (ConnectionError, aioamqp.AioamqpException)
+# A message that is sent again keeps these properties, and loses these headers: by them
+# the broker would take a retry for a cycle of dead letters, and drop it.
+KEPT = ('content_type', 'content_encoding', 'priority', 'message_id', 'app_id')
+PAST = ('x-death', 'x-first-death-', 'x-last-death-', 'x-delivery-count', 'x-attempt')
+
+F = TypeVar('F', bound=Callable[..., Any])
+
+#: Inside a handler `current.get()` is the task being run: its `id`, `name`, `attempt`
+#: (1 at first) and `headers`.
+current: contextvars.ContextVar[Any] = contextvars.ContextVar('aioqueue.current')
+
+pack = functools.partial(msgpack.packb, datetime=True)
+# 0.2 sent integer keys; timestamp=3 makes an aware datetime of msgpack's timestamp.
+unpack = functools.partial(msgpack.unpackb, strict_map_key=False, timestamp=3)
+
+
+class RemoteException(Exception):
+    """The handler failed: `str()` is its error, `type` and `traceback` are texts."""
+
+    def __init__(self, error: str, type: str | None, traceback: str | None) -> None:
+        super().__init__(error)
+        self.type, self.traceback = type, traceback
+
+
+class Refused(Exception):
+    """The broker said no: `str()` is what it said, `code` AMQP's reply code.
+
+    `code` is 0 for a message it refused without a word (nack), as a full queue with
+    `x-overflow: reject-publish` does.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Queue:
+    """A connection to RabbitMQ that sends tasks, and runs those it has handlers for.
+
+    `host` is a name, an `amqp://user:password@host:port/vhost` or `amqps://` URL
+    (percent-encoded), or a list of either: the nodes of one cluster, tried in turn.
+    `port` is 5672, or 5671 with TLS. `ssl` is True or an `ssl.SSLContext`. `log_level`
+    sets the level of the logger `aioqueue`. `retry` is the number of seconds between
+    attempts to connect; with False the first failure on start-up raises. `quorum=True`
+    makes every queue declared here a quorum queue. `connect_kwargs` go to aioamqp:
+    `login`, `password`, `virtualhost`, `heartbeat` (seconds), `channel_max`,
+    `frame_max` (bytes), `client_properties`.
+
+    Raises `TypeError` or `ValueError` for what can't be used.
+    """
+
+    def __init__(self, host: str | list[str] = 'localhost', port: int | None = None,
+                 ssl: bool | tls.SSLContext = False, log_level: int | str | None = None,
+                 retry: float = 5, *, quorum: bool = False, **connect_kwargs: Any):
+        if log_level is not None:
+            logger.setLevel(log_level)
+        if retry is not False:
+            _check('retry', retry, (int, float), 0, LONGEST_DELAY)
+        if unknown := set(connect_kwargs) - set(OPTIONS):
+            raise TypeError(f'Queue() has no options {unknown}, it has {OPTIONS}')
+        hosts = host if isinstance(host, (list, tuple)) and host else [host]
+        self._addresses = [_address(each, port, ssl, connect_kwargs) for each in hosts]
+        self._retry = retry
+        self._quorum = {'x-queue-type': 'quorum'} if quorum else {}
+        self._handlers: dict[str, Any] = {}
+        self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
+        # By id; a task that its caller forgot is forgotten here too.
+        self._awaited: Any = weakref.WeakValueDictionary()
+        self._running: set[asyncio.Task[None]] = set()
+        self._shared: dict[object, asyncio.Task[Any]] = {}
+        self._supervisor: asyncio.Task[None] | None = None
+        self._consuming = self._replying = self._closing = self._stopped = False
+
+    def on(self, queue: str, raw: bool = False, durable: bool = True,
+           prefetch_count: int = 10, prefetch_size: int = 0,
+           connection_global: bool = False, *, retries: int = 0,
+           retry_delay: float = 1.0, timeout: float | None = None,
+           arguments: dict[str, Any] | None = None) -> Callable[[F], F]:
+        """Register the decorated function as the handler of `queue`; it stays as it is.
+
+        An `async def` runs as an asyncio task, a plain function in a thread. Its one
+        argument is the task's data (with `raw` the bytes of the message), its return
+        value the task's result. What a generator yields is sent to the caller at once.
+
+        `prefetch_count` tasks of this queue run at once here. `retries` counts the runs
+        after the first; the wait before them is `retry_delay` seconds, doubled each
+        time. `timeout` is the number of seconds one run of an async handler may take.
+        `durable` and `arguments` belong to the queue. `connection_global` is there for
+        0.2: each handler has a channel of its own, where it makes no difference.
+
+        Raises `TypeError` or `ValueError` for what can't be used or a second handler of
+        one queue, `RuntimeError` after the start.
+        """
+        if callable(queue):
+            raise TypeError("@q.on needs the name of a queue: @q.on('name')")
+        _check_name(queue, '.delay.4294957295' if retries else '.dead')
+        _check('prefetch_count', prefetch_count, int, 1, 65535)
+        _check('prefetch_size', prefetch_size, int, 0, 2**32 - 1)
+        _check('retries', retries, int, 0, 1000)
+        _check('retry_delay', retry_delay, (int, float), 0, LONGEST_DELAY)
+        _check('timeout', timeout, (int, float, NoneType), 0.001, LONGEST_DELAY)
+        if self._consuming:
+            raise RuntimeError(f'register the handler of {queue!r} before the start')
+        if queue in self._handlers:
+            raise ValueError(f'{queue!r} has a handler already')
+
+        def register(function: F) -> F:
+            is_async = (inspect.iscoroutinefunction(function)
+                        or inspect.isasyncgenfunction(function))
+            if timeout is not None and not is_async:
+                raise ValueError(f'timeout of {queue!r}: a plain function runs in a '
+                                 'thread, and no thread can be stopped; make it async')
+            self._handlers[queue] = SimpleNamespace(
+                name=queue, function=function, is_async=is_async, raw=raw,
+                qos=(prefetch_size, prefetch_count), retries=retries,
+                retry_delay=retry_delay, timeout=timeout,
+                queue={'durable': durable,
+                       'arguments': {**self._quorum, **(arguments or {})}})
+            return function
+
+        return register
+
+    async def connect(self) -> None:
+        """Connect, to send only. Does nothing if that is done.
+
+        Tries every `retry` seconds until it succeeds. Raises `Refused` when the broker
+        refuses (credentials, vhost, permissions), `ssl.SSLError` for a certificate, and
+        with `retry=False` the first failure of any kind. A connection that is lost
+        later comes back by itself.
+        """
+        if self._supervisor is None or self._supervisor.done():
+            self._replying = self._closing = self._stopped = False
+            for handler in self._handlers.values():
+                handler.slots = asyncio.Semaphore(handler.qos[1])
+            self._up: asyncio.Future[_Link] = asyncio.get_running_loop().create_future()
+            self._supervisor = asyncio.create_task(self._supervise())
+        await asyncio.shield(self._up)
+
+    async def start_async(self) -> None:
+        """Connect, declare the queue of every handler and consume from it.
+
+        Raises what `connect()` raises, and `Refused` if the broker refuses a queue: one
+        that exists with other arguments, for instance.
+        """
+        self._consuming = True
+        try:
+            await self.connect()
+            await self._once('consume', self._consume)
+        except BaseException:
+            self._consuming = False
+            if link := self._link():
+                link.drop('the start failed')
+            raise
+
+    def start(self) -> None:
+        """Run as a worker process, until SIGINT or SIGTERM.
+
+        The first signal lets running tasks finish (see `close()`), a second one ends
+        the process at once. Raises what `start_async()` raises.
+        """
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        main: Any = asyncio.current_task()
+
+        def stop() -> None:
+            logger.info('stopping: %s tasks are running', len(self._running))
+            if main.cancelling():
+                os._exit(1)
+            main.cancel()
+
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(signum, stop)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.start_async()
+            await asyncio.Event().wait()
+        await self.close()
+
+    async def close(self, timeout: float = 30) -> None:
+        """Stop consuming, let running handlers finish, disconnect.
+
+        Handlers that still run after `timeout` seconds are cancelled; the broker gives
+        their tasks to another worker. Results still awaited and sends still waiting for
+        the broker raise `ConnectionError`. Does nothing if that is done.
+        """
+        if self._supervisor is None or self._closing:
+            await _ended(self._supervisor)
+            return
+        self._closing = True
+        deadline = asyncio.get_running_loop().time() + timeout
+        if link := self._link():
+            await link.stop_consuming(*self._handlers)
+        others = self._running - {asyncio.current_task()}
+        await _ended(*others, timeout=timeout)
+        self._stopped = True
+        for work in others:
+            work.cancel()
+        if link := self._link():
+            await link.close(deadline, self._reply_queue)
+        self._supervisor.cancel()
+        await _ended(self._supervisor)
+        self._consuming = False
+        closed = ConnectionError('the Queue was closed; connect() opens it again')
+        if self._up.done():
+            self._up = asyncio.get_running_loop().create_future()
+        self._up.set_exception(closed)
+        self._up.exception()  # there may be nobody who waits to hear it
+        for task in list(self._awaited.values()):
+            task._finish(closed, None)
+
+    async def __aenter__(self) -> 'Queue':
+        await self.start_async()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def task(self, name: str, data: Any = None, no_response: bool = False,
+                   raw: bool = False, *, delay: float = 0, expires: float | None = None,
+                   priority: int | None = None,
+                   headers: dict[str, Any] | None = None) -> 'Task':
+        """Send a task; return once the broker has it on disk.
+
+        `no_response`: nobody will ask for the result. `raw`: `data` is bytes, sent as
+        they are. `delay`: seconds until a worker may get it. `expires`: seconds after
+        which the broker drops it unless a worker has it. `priority`: 0 to 255, for a
+        queue with `x-max-priority`. `headers`: for the handler's `current.get()`.
+
+        Connects when needed, and waits for the broker as long as it takes. Raises
+        `TypeError` or `ValueError` for what can't be sent, `Refused` for what the
+        broker refuses (a message too large, a full queue), `ConnectionError` when the
+        Queue is closed.
+        """
+        _check_name(name, '.delay.4294957295' if delay else '')
+        _check('delay', delay, (int, float), 0, LONGEST_DELAY)
+        _check('expires', expires, (int, float, NoneType), 0, LONGEST_DELAY)
+        _check('priority', priority, (int, NoneType), 0, 255)
+        if delay and expires is not None:
+            raise ValueError('a task has either a delay or expires, not both')
+        properties = {'content_type': RAW if raw else MSGPACK, 'headers': headers,
+                      'priority': priority}
+        if expires is not None:
+            properties['expiration'] = str(round(expires * 1000))
+        task = Task(self, name, data, no_response, raw, delay, properties)
+        await task._send()
+        return task
+
+    create = task
+
+    async def _supervise(self) -> None:
+        """Keep the connections up: the retry loop.
+
+        Whatever dies, all of it is dropped and built again. Who waits for a confirm
+        sends again then; replies have waited in their queue.
+        """
+        starting, time = True, asyncio.get_running_loop().time
+        failures: list[Any] = []
+        for address in itertools.cycle(self._addresses):
+            link, up_since = _Link(self, address), float('inf')
+            try:
+                await link.connect()
+                await self._consume(link)
+                await link.channel('publish')
+                link.announce()
+                starting, up_since = False, time()
+                logger.info('connected to %s', link.address)
+                why = await link.broken
+            except Exception as error:
+                why = error
+            finally:
+                link.drop('closed')
+            if not self._closing:
+                logger.warning('no connection to %s: %s', link.address, why)
+            # To break straight away is a failure too. After a loss the next attempt
+            # comes at once, after a failure with every host in `retry` seconds.
+            failures = [] if time() - up_since > 1 else [*failures, why]
+            if len(failures) == len(self._addresses):
+                final = [why for why in failures if _is_final(why)]
+                if starting and (final or self._retry is False):
+                    self._up.set_exception(*final[:1] or failures[-1:])
+                    return
+                failures = []
+                await asyncio.sleep(5 if self._retry is False else self._retry)
+
+    def _link(self) -> '_Link | None':
+        is_up = self._supervisor and not self._supervisor.done() and self._up.done()
+        return self._up.result() if is_up else None
+
+    async def _retried(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function(link, *args)`; when that is lost meanwhile, with the next."""
+        while True:
+            link = await asyncio.shield(self._up)
+            try:
+                return await function(link, *args)
+            except LOST as error:
+                link.drop(error)
+
+    def _once(self, key: object, function: Callable[..., Any], *args: Any) -> Any:
+        """The same, in one call for all who ask for it at the same time.
+
+        It goes on when they are cancelled: aioamqp can't use a channel again on which
+        nobody waited for an answer.
+        """
+        if key not in self._shared:
+            self._shared[key] = asyncio.create_task(self._retried(function, *args))
+            self._shared[key].add_done_callback(lambda _: self._shared.pop(key, None))
+        return asyncio.shield(self._shared[key])
+
+    async def _consume(self, link: '_Link', replies: bool = False) -> None:
+        """Consume what should be consumed by now and isn't yet: tasks, replies."""
+        async with link.lock:
+            for name, handler in self._handlers.items() if self._consuming else ():
+                receive = functools.partial(self._task_received, handler)
+                await link.consume(name, receive, handler.queue, handler.qos)
+            if replies or self._replying:
+                arguments = {**self._quorum, 'x-expires': REPLY_QUEUE_EXPIRES}
+                await link.consume(self._reply_queue, self._reply_received,
+                                   {'durable': True, 'arguments': arguments})
+                self._replying = True
+
+    async def _publish(self, routing_key: str, body: bytes, correlation_id: str,
+                       **properties: Any) -> bool:
+        """Publish until the broker has confirmed it; False: there is no such queue."""
+        header = _pack_properties(len(body), correlation_id, **properties)
+        message = routing_key.encode(), header, body, correlation_id
+        try:
+            return bool(await self._retried(_Link.publish, *message))
+        except Refused:
+            # The broker doesn't say which message it was. All that were unconfirmed are
+            # sent again, each alone on a channel: what is refused alone is the culprit.
+            return bool(await self._once(object(), _Link.publish_alone, *message))
+
+    async def _send(self, name: str, body: bytes, correlation_id: str, delay: float = 0,
+                    **properties: Any) -> None:
+        """Send to a queue, after `delay` seconds; declare what doesn't exist.
+
+        To declare first would cost a round trip, and fails where the queue exists with
+        other arguments: `mandatory` tells what has no queue.
+        """
+        if ttl := round(delay * 1000):
+            await self._once(name, self._declare, name)
+            waiting = f'{name}.delay.{ttl}'
+            await self._once(waiting, self._declare, waiting)
+            await self._send(waiting, body, correlation_id, **properties)
+            # Again: x-expires counts from the last one, and the confirm may take long.
+            await self._once(waiting, self._declare, waiting)
+            return
+        while not await self._publish(name, body, correlation_id, **properties):
+            await self._once(name, self._declare, name)
+
+    async def _declare(self, link: '_Link', name: str) -> None:
+        """Make sure that a queue exists; a delay queue is renewed."""
+        options: dict[str, Any] = {'durable': True, 'arguments': dict(self._quorum)}
+        delayed = DELAY_QUEUE.fullmatch(name)
+        if name in self._handlers:
+            options = self._handlers[name].queue
+        elif delayed:
+            ttl = int(delayed[2])
+            options['arguments'] |= {
+                'x-message-ttl': ttl, 'x-expires': ttl + DELAY_QUEUE_LEASE,
+                'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': delayed[1]}
+            if self._quorum:  # then no message is lost on the way, if it may be refused
+                options['arguments'] |= {'x-dead-letter-strategy': 'at-least-once',
+                                         'x-overflow': 'reject-publish'}
+        async with link.lock:
+            if not delayed:
+                with contextlib.suppress(Refused):  # 404: then it has to be declared
+                    await link.declare(name, passive=True)
+                    return
+            await link.declare(name, **options)
+
+    def _reply_received(self, channel: '_Channel', delivery_tag: int, header: bytes,
+                        body: bytes) -> None:
+        channel.ack(delivery_tag)
+        properties = _unpack_properties(header) or {}
+        task = self._awaited.get(properties.get('correlation_id'))
+        if task is not None:
+            task._receive(properties, body)
+        elif 'type' in properties.get('headers', ()):
+            logger.warning('a failure that nobody awaits any more: %s', properties)
+
+    def _task_received(self, handler: Any, *delivery: Any) -> None:
+        work = asyncio.create_task(self._work(handler, *delivery))
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+
+    async def _work(self, handler: Any, channel: '_Channel', delivery_tag: int,
+                    header: bytes, body: bytes) -> None:
+        """One delivery, from its arrival to its acknowledgement."""
+        how = REQUEUE
+        try:
+            current.set(job := _job(handler.name, header, body))
+            async with handler.slots:  # tasks of a lost connection may still run
+                if self._closing:
+                    return
+                failure = await self._run(handler, job)
+            await self._settle(handler, job, failure)
+            how = ACK
+        except Refused:  # even the dead letter: not now, then
+            logger.exception('task %s of %r is delivered again', job.id, job.name)
+            await asyncio.sleep(5)
+        finally:
+            channel.ack(delivery_tag, how)
+
+    async def _run(self, handler: Any, job: Any) -> BaseException | None:
+        """Run the handler. Return its error, or None with the reply in `job.reply`."""
+        job.final = True  # what fails up to the handler isn't mended by a retry
+        if job.deliveries >= DELIVERY_LIMIT:
+            return RuntimeError(f'delivered {job.deliveries} times, and never settled: '
+                                'it seems to kill its workers')
+        try:
+            if job.properties is None:
+                raise ValueError('malformed properties')
+            data = job.body if handler.raw else unpack(job.body)
+        except Exception as malformed:
+            return ValueError(f'the message cannot be decoded: {malformed}')
+        job.final = False
+        failure: BaseException | None
+        try:
+            async with asyncio.timeout(handler.timeout) as deadline:
+                failure, result = await self._call(handler, job, data)
+        except BaseException as error:  # SystemExit ends the handler, not the worker
+            assert self._supervisor
+            if self._stopped or self._supervisor.cancelling():  # as the loop shuts down
+                raise
+            failure = error
+            if isinstance(error, TimeoutError) and deadline.expired():
+                failure = TimeoutError(f'it ran longer than {handler.timeout} seconds')
+        if failure is None:
+            try:
+                job.reply = pack([None, result])
+            except Exception as unpackable:
+                job.final = True  # it did its work: to run it again mends nothing
+                return TypeError(f'msgpack cannot carry the result: {unpackable}')
+        return failure
+
+    async def _call(self, handler: Any, job: Any,
+                    data: Any) -> tuple[BaseException | None, Any]:
+        """Call the handler; return the error of a plain one or None, and the result."""
+        failure = None
+        if handler.is_async:
+            result = handler.function(data)
+        else:
+            # The threads of asyncio.to_thread are few, and the interpreter waits for
+            # them at its end: a handler that hangs would keep a stopped worker alive.
+            loop = asyncio.get_running_loop()
+            done: asyncio.Future[Any] = loop.create_future()
+            arguments = self._call_plain, handler.function, job, data, loop, done
+            threading.Thread(target=contextvars.copy_context().run, args=arguments,
+                             daemon=True).start()
+            failure, result = await done
+        if inspect.isawaitable(result):
+            result = await result
+        elif inspect.isasyncgen(result):
+            job.parts = 0
+            async with contextlib.aclosing(result) as values:
+                async for value in values:
+                    if not await self._send_part(job, value):
+                        break
+            result = None
+        return failure, result
+
+    def _call_plain(self, function: Callable[..., Any], job: Any, data: Any,
+                    loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any]) -> None:
+        """Call a plain function, and send what a generator yields, in its thread."""
+        outcome: tuple[BaseException | None, Any]
+        try:
+            outcome = None, function(data)
+            if inspect.isgenerator(outcome[1]):
+                job.parts = 0
+                with contextlib.closing(outcome[1]) as values:
+                    for value in values:
+                        sending = self._send_part(job, value)
+                        if not asyncio.run_coroutine_threadsafe(sending, loop).result():
+                            break
+                outcome = None, None
+        except BaseException as error:
+            outcome = error, None
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_resolve, done, outcome)
+
+    async def _send_part(self, job: Any, value: Any) -> bool:
+        """Send what a generator yielded; False if the caller is gone."""
+        body, headers = pack([None, value]), {'part': job.parts}
+        job.parts += 1
+        return not job.reply_to or await self._publish(
+            job.reply_to, body, job.id, message_type='part', headers=headers)
+
+    async def _settle(self, handler: Any, job: Any,
+                      failure: BaseException | None) -> None:
+        """Have the reply, the retry or the dead letter of a task confirmed."""
+        headers = {'parts': job.parts} if job.parts is not None else {}
+        if failure is not None:
+            logger.warning('task %s of %r failed, attempt %s: %s', job.id, job.name,
+                           job.attempt, _text(failure))
+            if job.attempt <= handler.retries and not job.final:
+                delay = min(handler.retry_delay * 2 ** (job.attempt - 1), LONGEST_DELAY)
+                retry = {'x-attempt': job.attempt + 1}
+                await self._resend(job, job.name, retry, delay, job.reply_to)
+                return
+            job.reply, headers = pack([_text(failure), None]), _describe(failure)
+        answered = False
+        if job.reply_to:
+            try:
+                answered = await self._publish(job.reply_to, job.reply, job.id,
+                                               headers=headers)
+            except Refused as refused:  # a result larger than the broker takes
+                if not isinstance(failure, Refused):
+                    job.final = True
+                    await self._settle(handler, job, refused)
+                    return
+        if failure is not None and (not answered or job.deliveries >= DELIVERY_LIMIT):
+            headers |= {'error': _text(failure)[:LONGEST_TEXT], 'attempts': job.attempt}
+            await self._resend(job, f'{job.name}.dead', headers)
+
+    async def _resend(self, job: Any, name: str, headers: dict[str, Any],
+                      delay: float = 0, reply_to: str = '') -> None:
+        """Send the message of a task on, with headers of ours added."""
+        known = job.properties or {}
+        kept = {key: known[key] for key in KEPT if key in known}
+        past = {key: value for key, value in job.headers.items()
+                if not key.startswith(PAST)}
+        try:
+            await self._send(name, job.body, job.id, delay, reply_to=reply_to,
+                             headers=past | headers, **kept)
+        except (TypeError, ValueError):  # headers that came in but can't go out again
+            await self._send(name, job.body, job.id, delay, reply_to=reply_to,
+                             headers=headers)
+
+
+class Task:
+    """A task that was sent: its `id`, `name`, `data`, `raw` and `no_response`.
+
+    `async for value in task` gives what a generator handler yields, as it comes, and
+    ends or raises as `result()` does.
+    """
+
+    def __init__(self, queue: Queue, name: str, data: Any, no_response: bool, raw: bool,
+                 delay: float, properties: dict[str, Any]) -> None:
+        self.id = os.urandom(16).hex()
+        self.name, self.data, self.no_response, self.raw = name, data, no_response, raw
+        self._queue, self._delay, self._properties = queue, delay, properties
+        self._parts: list[Any] = []
+        self._outcome: tuple[Exception | None, Any] | None = None
+        self._news = asyncio.Event()
+
+    async def retry(self) -> None:
+        """Send the task again, with the same id. Raises what `Queue.task()` raises."""
+        self._parts, self._outcome = [], None
+        await self._send()
+
+    async def _send(self) -> None:
+        queue, properties = self._queue, self._properties
+        if self.raw and not isinstance(self.data, (bytes, bytearray, memoryview)):
+            raise TypeError(f'raw=True sends bytes, not {type(self.data).__name__}')
+        try:
+            body = bytes(self.data) if self.raw else pack(self.data)
+            _pack_properties(0, self.id, **properties)
+        except Exception as error:
+            raise TypeError(f'the task cannot be sent: {error}') from error
+        if not queue._closing:
+            await queue.connect()
+        if not self.no_response:
+            if not queue._replying:
+                await queue._once('replies', queue._consume, True)
+            properties = {'reply_to': queue._reply_queue, **properties}
+            queue._awaited[self.id] = self
+        await queue._send(self.name, body, self.id, self._delay, **properties)
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the handler's return value; None at once with `no_response`.
+
+        Of a generator handler it is the list of all values yielded. Raises
+        `RemoteException` if the handler failed, `TimeoutError` after `timeout` seconds
+        (a later call can still get it), `ConnectionError` when the Queue is closed.
+        """
+        if self._outcome is None and not self.no_response:
+            async with asyncio.timeout(timeout):
+                while self._outcome is None:
+                    await self._news.wait()
+        error, result = self._outcome or (None, None)
+        if error is not None:
+            raise error
+        return result
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for position in itertools.count():
+            while position == len(self._parts):
+                if self._outcome is not None or self.no_response:
+                    await self.result()  # raises if the handler failed
+                    return
+                await self._news.wait()
+            yield self._parts[position]
+
+    def _receive(self, properties: dict[str, Any], body: bytes) -> None:
+        headers = properties.get('headers', {})
+        try:
+            error, result = reply = unpack(body)
+            if not isinstance(reply, list):
+                raise TypeError(type(reply).__name__)
+        except Exception as malformed:
+            error, result = f'the reply is not [error, result]: {malformed}', None
+        if error is not None:
+            error = RemoteException(error, headers.get('type'),
+                                    headers.get('traceback'))
+        if properties.get('message_type') != 'part':
+            self._finish(error, self._parts if 'parts' in headers else result)
+        # A retry, or a second worker after a crash, begins again at part 0.
+        elif headers.get('part') == len(self._parts):
+            self._parts.append(result)
+            self._wake()
+
+    def _finish(self, error: Exception | None, result: Any) -> None:
+        self._outcome = self._outcome or (error, result)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news.clear()  # those who wait now are on their way; others wait for more
+
+
+class _Link:
+    """Two connections and their channels: what is dropped and built again as one.
+
+    A broker in a memory alarm stops reading from connections that publish. On a
+    connection of its own, a worker's acknowledgements still drain the queues then.
+    """
+
+    def __init__(self, queue: Queue, options: dict[str, Any]) -> None:
+        self.queue, self.options = queue, options
+        self.address = f'{options["host"]}:{options["port"]}'
+        self.broken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.announced = False
+        self.lock, self.opening, self.alone = (asyncio.Lock() for _ in range(3))
+        self.protocols: list[_Protocol] = []
+        self.channels: dict[str, _Channel] = {}  # by purpose
+        self.consumers: dict[str, _Channel] = {}  # by queue
+
+    async def connect(self) -> None:
+        for role in ('publish', 'consume'):
+            factory = functools.partial(_Protocol, self, role)
+            try:
+                async with asyncio.timeout(CONNECT_DEADLINE):
+                    await aioamqp.connect(protocol_factory=factory, **self.options)
+            except Exception as error:
+                # aioamqp tells that it stumbled; Connection.Close, if one came, why.
+                why = self.broken.result() if self.broken.done() else error
+                if _is_final(why):
+                    raise why from None
+                raise ConnectionError(str(why) or 'no AMQP here') from error
+            # When its reader ends, its heartbeats alone must not keep it up.
+            self.protocols[-1].worker.add_done_callback(self.drop)
+
+    def announce(self) -> None:
+        if self.broken.done():
+            raise ConnectionError(self.broken.result())
+        self.announced = True
+        self.queue._up.set_result(self)
+
+    def drop(self, why: object) -> None:
+        """Give it up, once. A late signal of this one can't touch its successor."""
+        _resolve(self.broken, why)
+        if self.announced:
+            self.announced = False
+            self.queue._up = asyncio.get_running_loop().create_future()
+        for protocol in self.protocols:
+            if protocol.transport:
+                protocol.transport.abort()
+
+    async def channel(self, purpose: str) -> '_Channel':
+        """The channel for a purpose; a new one if the broker has closed it."""
+        channel = self.channels.get(purpose)
+        if channel is None or not channel.is_open:
+            channel = await self.protocols[purpose == 'declare'].channel()
+            if purpose != 'declare':
+                await channel.confirm_select()
+            self.channels[purpose] = channel
+        return channel
+
+    async def publish(self, *message: Any) -> bool:
+        channel = self.channels['publish']
+        if not channel.is_open:
+            channel = await self.queue._once('publish', _Link.channel, 'publish')
+        return await channel.publish(*message)
+
+    async def publish_alone(self, *message: Any) -> bool:
+        async with self.alone:
+            return await (await self.channel('alone')).publish(*message)
+
+    async def declare(self, name: str, **options: Any) -> None:
+        await (await self.channel('declare')).queue_declare(name, **options)
+
+    async def consume(self, name: str, receive: Callable[..., None],
+                      options: dict[str, Any], qos: tuple[int, int] = (0, 0)) -> None:
+        """Declare a queue and consume from it, on a channel of its own."""
+        if name not in self.consumers:
+            channel = await self.protocols[1].channel()
+            channel.link, channel.name, channel.receive = self, name, receive
+            await channel.queue_declare(name, **options)
+            await channel.basic_qos(*qos)
+            await channel.basic_consume(None, name, consumer_tag='aioqueue')
+            self.consumers[name] = channel
+
+    async def stop_consuming(self, *names: str) -> None:
+        with contextlib.suppress(*LOST):
+            for name in self.consumers.keys() & names:
+                await self.consumers[name].basic_cancel('aioqueue', no_wait=True)
+
+    async def close(self, deadline: float, reply_queue: str) -> None:
+        """Wait for what is unconfirmed, until `deadline`; then say goodbye."""
+        unconfirmed = [future for channel in self.channels.values()
+                       for future, _ in channel.unconfirmed.values()]
+        await _ended(*unconfirmed, timeout=deadline - asyncio.get_running_loop().time())
+        await self.stop_consuming(reply_queue)
+        with contextlib.suppress(TimeoutError, *LOST):
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                if reply_queue in self.consumers:
+                    channel = self.consumers[reply_queue]
+                    await channel.queue_delete(reply_queue, no_wait=True)
+                for protocol in reversed(self.protocols):  # what publishes may block
+                    protocol.flush()
+                    await protocol.close(no_wait=True)
+                    await protocol.connection_closed.wait()
+
+
+# From here on: what corrects aioamqp, and is on the way of every message. The frames of
+# Basic.Publish, Deliver, Return, Ack and Nack are packed and parsed here, all others by
+# aioamqp.
+
+FRAME = struct.Struct('>BHI')  # type, channel, size; the payload and FRAME_END follow
+METHOD, HEADER, BODY, FRAME_END = 1, 2, 3, b'\xce'
+BASIC_PUBLISH = b'\x00\x3c\x00\x28\x00\x00\x00'  # ticket 0, exchange '' (the default)
+MANDATORY = b'\x01'
+BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
+BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
+OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
+SETTLE = struct.Struct('>BHI4sQBB')  # Basic.Ack or Nack, a whole frame
+ACK, REQUEUE = (BASIC_ACK, 0), (BASIC_NACK, 2)  # and the bits: 2 is requeue
+LONGLONG = struct.Struct('>Q')
+CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
+# The properties that nearly every message has, in their order on the wire.
+USUAL = {'content_type': 0x8000, 'delivery_mode': 0x1000, 'correlation_id': 0x0400,
+         'reply_to': 0x0200}
+USUAL_FLAGS = sum(USUAL.values())
+
+
+class _Channel(Channel):  # type: ignore[misc]
+    """A channel with a map of publisher confirms, and its own way to deliver.
+
+    aioamqp ignores `multiple` in a confirm, takes a returned message for a confirmed
+    one, and reads on only when a consumer's callback has ended.
+    """
+
+    link: _Link | None = None  # of a consumer: it falls with its channel
+    name = ''
+    receive: Callable[['_Channel', int, bytes, bytes], None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.published = 0
+        self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[bytes, str]]] = {}
+        self.returned: Counter[tuple[bytes, str]] = Counter()
+        self.method = self.header = self.body = b''  # of the message that is coming in
+        self.chunks: list[bytes] = []
+        self.missing = 0
+
+    def publish(self, key: bytes, header: bytes, body: bytes,
+                correlation_id: str) -> asyncio.Future[bool]:
+        """Publish to the default exchange; the future is False for what came back."""
+        room = (self.protocol.server_frame_max or 2**31) - 8
+        if len(header) > room:
+            raise ValueError(f'headers of {len(header)} bytes, the broker takes {room}')
+        method = b'%b%c%b%b' % (BASIC_PUBLISH, len(key), key, MANDATORY)
+        frames = [(METHOD, method), (HEADER, header)]
+        frames += [(BODY, body[at:at + room]) for at in range(0, len(body), room)]
+        for kind, payload in frames:
+            start = FRAME.pack(kind, self.channel_id, len(payload))
+            self.protocol.send(start, payload, FRAME_END)
+        self.published += 1
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.unconfirmed[self.published] = future, (key, correlation_id)
+        return future
+
+    def ack(self, delivery_tag: int, how: tuple[bytes, int] = ACK) -> None:
+        if self.is_open:  # else it is forgotten: the broker delivers the message again
+            self.protocol.send(SETTLE.pack(METHOD, self.channel_id, 13, how[0],
+                                           delivery_tag, how[1], FRAME_END[0]))
+
+    def frame_received(self, kind: int, payload: bytes) -> None:
+        if kind == METHOD:
+            self.method = payload
+            if payload.startswith((BASIC_ACK, BASIC_NACK)):
+                self.confirmed(LONGLONG.unpack_from(payload, 4)[0])
+            return
+        if kind == HEADER:
+            self.header = payload
+            self.missing = LONGLONG.unpack_from(payload, 4)[0]
+        else:
+            self.chunks.append(payload)
+            self.missing -= len(payload)
+        if not self.missing:
+            body = b''.join(self.chunks)
+            self.chunks.clear()
+            if self.method.startswith(BASIC_RETURN):
+                self.message_returned()
+            else:  # the delivery tag comes after the consumer tag
+                delivery_tag = LONGLONG.unpack_from(self.method, 5 + self.method[4])[0]
+                self.receive(self, delivery_tag, self.header, body)
+
+    def confirmed(self, delivery_tag: int) -> None:
+        tags = [delivery_tag]
+        if self.method[12] & 1:  # multiple: all up to this one
+            tags = [tag for tag in self.unconfirmed if tag <= delivery_tag]
+        for tag in tags:
+            future, message = self.unconfirmed.pop(tag)
+            returned = message in self.returned
+            if returned:
+                self.returned -= Counter([message])
+            if self.method.startswith(BASIC_ACK):
+                _resolve(future, not returned)
+            elif not future.done():
+                future.set_exception(Refused(0, 'refused, without a word: queue full?'))
+
+    def message_returned(self) -> None:
+        """Note an unroutable message: its ack comes next, and doesn't mention it.
+
+        A return has no delivery tag; but messages of one id to one queue are alike.
+        """
+        method = self.method  # class, method, code, text, exchange, routing key
+        exchange = 7 + method[6]
+        key = exchange + 1 + method[exchange]
+        properties = _unpack_properties(self.header) or {}
+        routing_key = method[key + 1:key + 1 + method[key]]
+        self.returned[routing_key, properties.get('correlation_id', '')] += 1
+
+    async def server_basic_cancel(self, frame: Any) -> None:
+        """The queue was deleted, or its node died: the channel stays, but deaf."""
+        if self.link:
+            self.link.drop(f'the broker ended the consumer of {self.name!r}')
+
+    def connection_closed(self, server_code: Any = None, server_reason: Any = None,
+                          exception: Any = None) -> None:
+        """The broker closed this channel, or the connection is gone."""
+        error: Exception = ConnectionError('connection lost')
+        if server_code and not self.protocol.why:
+            error = Refused(server_code, f'{server_reason} (channel of {self.name!r})')
+        super().connection_closed(server_code, server_reason, error)
+        for future, _ in self.unconfirmed.values():
+            if not future.done():
+                future.set_exception(error)
+        self.unconfirmed.clear()
+        if self.link:
+            self.link.drop(error)
+
+
+class _Protocol(AmqpProtocol):  # type: ignore[misc]
+    """A connection that gathers what it writes, and says why it ended.
+
+    `data_received` takes whole frames out of what the socket gives, wherever it was
+    cut. Those of confirms and messages go to their channel at once and in their order,
+    so a return stays before its ack; all others go to aioamqp's reader.
+    """
+
+    CHANNEL_FACTORY = _Channel
+
+    def __init__(self, link: _Link, role: str, **options: Any) -> None:
+        properties = {'product': 'aioqueue', 'version': __version__,
+                      'connection_name': f'aioqueue {os.uname()[1]}-{os.getpid()} {role}',
+                      **options.pop('client_properties', {})}
+        # These replace all that aioamqp announces by itself.
+        properties['capabilities'] = dict.fromkeys((
+            'authentication_failure_close', 'basic.nack', 'consumer_cancel_notify',
+            'publisher_confirms'), True)
+        super().__init__(client_properties=properties, **options)
+        link.protocols.append(self)
+        self.link = link
+        self.why: Exception | None = None
+        self.transport: Any = None  # aioamqp forgets it when the connection is lost
+        self._outgoing: list[bytes] = []
+        self._incomplete = b''
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.transport = transport
+        # aioamqp closes a peer without heartbeats politely: that waits until the peer
+        # has read what is left to send.
+        self._stream_writer.close = transport.abort
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.link.drop(self.why or exc or 'closed by the peer')
+
+    async def server_close(self, frame: Any) -> None:
+        # 320 connection forced, 541 internal error: reasons of its own, that pass.
+        passing, text = frame.reply_code in (320, 541), frame.reply_text
+        self.why = ConnectionError(text) if passing else Refused(frame.reply_code, text)
+        await super().server_close(frame)
+
+    def send(self, *data: bytes) -> None:
+        """Write at the end of this loop turn: one system call for all its messages."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._outgoing += data
+
+    def flush(self) -> None:
+        if self._outgoing and not self.transport.is_closing():
+            self.transport.write(b''.join(self._outgoing))
+        self._outgoing.clear()
+
+    def data_received(self, data: bytes) -> None:
+        self._heartbeat_timer_recv_reset()
+        data = self._incomplete + data
+        start, size = 0, len(data)
+        while size - start > 7:
+            kind, channel_id, length = FRAME.unpack_from(data, start)
+            end = start + 7 + length  # of the payload; the frame-end octet follows
+            if end >= size:
+                break
+            payload = data[start + 7:end]
+            if kind in (HEADER, BODY) or (kind == METHOD and payload[:4] in OURS):
+                self.channels[channel_id].frame_received(kind, payload)
+            else:
+                super().data_received(data[start:end + 1])
+            start = end + 1
+        self._incomplete = data[start:]
+
+
+def _pack_properties(size: int, correlation_id: str, content_type: str = MSGPACK,
+                     reply_to: str = '', **unusual: Any) -> bytes:
+    """Encode the payload of a content header frame."""
+    if any(unusual.values()):  # left to pamqp
+        properties = Basic.Properties(
+            content_type=content_type, correlation_id=correlation_id, delivery_mode=2,
+            reply_to=reply_to or None, **unusual)
+        return ContentHeader(0, size, properties).marshal()
+    flags = USUAL_FLAGS if reply_to else USUAL_FLAGS - USUAL['reply_to']
+    kind, ident, reply = (b'%c%b' % (len(text), text) for text in (
+        content_type.encode(), correlation_id.encode(), reply_to.encode()))
+    header = CONTENT.pack(60, 0, size, flags) + kind + b'\x02' + ident
+    return header + reply if reply_to else header
+
+
+def _unpack_properties(header: bytes) -> dict[str, Any] | None:
+    """Decode the payload of a content header frame; None if it is malformed."""
+    try:
+        flags = CONTENT.unpack_from(header)[3]
+        if flags & ~USUAL_FLAGS:
+            content = ContentHeader()
+            content.unmarshal(header)
+            return {name: value for name, value in content.properties
+                    if value is not None}
+        properties, start = {}, CONTENT.size
+        for name, flag in USUAL.items():
+            if flags & flag:  # the delivery mode is one octet, the others short strings
+                end = start + 1 + (header[start] if name != 'delivery_mode' else 0)
+                properties[name] = header[start + 1:end].decode()
+                start = end
+        return properties
+    except Exception:
+        return None
+
+
+def _job(name: str, header: bytes, body: bytes) -> SimpleNamespace:
+    """A delivery as its handler sees it, and what its reply needs."""
+    properties = _unpack_properties(header)
+    known = properties or {}
+    headers = known.get('headers', {})
+    attempt = headers.get('x-attempt', 1)
+    deliveries = headers.get('x-delivery-count', 0)
+    return SimpleNamespace(
+        id=known.get('correlation_id') or os.urandom(16).hex(), name=name,
+        headers=headers,
+        attempt=attempt if isinstance(attempt, int) else 1, properties=properties,
+        deliveries=deliveries if isinstance(deliveries, int) else 0, body=body,
+        reply_to=known.get('reply_to', ''), reply=b'', parts=None, final=False)
+
+
+def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
+             options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `aioamqp.connect()` for a host name or a URL."""
+    if not isinstance(host, str):
+        raise TypeError(f'host is a name, a URL or a list of them, not {host!r}')
+    _check('port', port, (int, NoneType), 1, 65535)
+    url = urlsplit(host if '://' in host else f'amqp://{host}')
+    if url.scheme not in ('amqp', 'amqps') or not url.hostname or url.query:
+        raise ValueError('host is a name or amqp(s)://user:password@host:port/vhost, '
+                         f'not {url.scheme}://{url.hostname}?{url.query}')
+    parts = {'login': url.username, 'password': url.password, 'host': url.hostname,
+             'virtualhost': url.path[1:]}
+    secure = ssl or url.scheme == 'amqps'
+    return {**options, **{name: unquote(part) for name, part in parts.items() if part},
+            'ssl': secure or None,
+            'port': url.port or port or (5671 if secure else 5672)}
+
+
+def _check_name(name: str, suffix: str = '') -> None:
+    if not isinstance(name, str):
+        raise TypeError(f'the name of a queue is a str, not {type(name).__name__}')
+    if not NAME.fullmatch(name) or len(name + suffix) > 255:
+        raise ValueError(f'a queue name is up to {255 - len(suffix)} letters, digits, '
+                         f'spaces or -_.:@#,/+, not {name!r}')
+
+
+def _check(what: str, value: Any, kind: Any, least: float, most: float) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f'{what} is a number from {least} to {most}, not {value!r}')
+    if value is not None and not least <= value <= most:
+        raise ValueError(f'{what} is a number from {least} to {most}, not {value!r}')
+
+
+def _is_final(error: Any) -> bool:
+    """Waiting can't mend it: the broker refuses us, or TLS does."""
+    return (isinstance(error, Refused)
+            or type(error) in (tls.SSLError, tls.SSLCertVerificationError))
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+async def _ended(*futures: Any, timeout: float | None = None) -> None:
+    if any(futures):
+        await asyncio.wait(futures, timeout=timeout)
+
+
+def _text(error: BaseException) -> str:
+    """`str(error)`, whatever a handler raised, as text that can be sent."""
+    try:
+        return str(error).encode('utf-8', 'backslashreplace').decode()
+    except Exception:
+        return f'{type(error).__name__}, whose str() fails'
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """The headers of a failure."""
+    text = ''.join(traceback.format_exception(error))[-LONGEST_TEXT:]
+    return {'type': type(error).__qualname__,
+            'traceback': text.encode('utf-8', 'backslashreplace').decode()}
