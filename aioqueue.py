@@ -942,9 +942,9 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
     CHANNEL_FACTORY = _Channel
 
     def __init__(self, link: _Link, role: str, **options: Any) -> None:
+        name = f'aioqueue {os.uname().nodename}:{os.getpid()} {role}'
         properties = {'product': 'aioqueue', 'version': __version__,
-                      'connection_name': f'aioqueue {os.uname()[1]}-{os.getpid()} {role}',
-                      **options.pop('client_properties', {})}
+                      'connection_name': name, **options.pop('client_properties', {})}
         # These replace all that aioamqp announces by itself.
         properties['capabilities'] = dict.fromkeys((
             'authentication_failure_close', 'basic.nack', 'consumer_cancel_notify',

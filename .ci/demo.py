@@ -24,7 +24,8 @@ def main() -> None:
         process = subprocess.Popen([sys.executable, 'worker.py'], cwd=folder)
         try:
             print('$ python caller.py', flush=True)
-            subprocess.run([sys.executable, 'caller.py'], cwd=folder, check=True, timeout=60)
+            caller_command = [sys.executable, 'caller.py']
+            subprocess.run(caller_command, cwd=folder, check=True, timeout=60)
         finally:
             process.terminate()
             print(f'worker.py ended with status {process.wait(60)}')

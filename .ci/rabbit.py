@@ -83,20 +83,16 @@ def ctl(node: str, *arguments: str, quiet: bool = False) -> int:
     ).returncode
 
 
-def start_node(node: str, port: int, config: str = '') -> None:
+def launch(node: str, port: int, config: str = '') -> subprocess.Popen[bytes]:
     folder = HOME / node
     folder.mkdir(parents=True, exist_ok=True)
-    settings = [
-        f'listeners.tcp.1 = 127.0.0.1:{port}',
-        'disk_free_limit.absolute = 50MB',
-    ]
+    settings = [f'listeners.tcp.1 = 127.0.0.1:{port}', 'disk_free_limit.absolute = 9MB']
     if config:
         settings.append(pathlib.Path(config).read_text())
     (folder / 'rabbitmq.conf').write_text('\n'.join(settings) + '\n')
     (folder / 'enabled_plugins').write_text('[].\n')
-    (folder / 'port').write_text(str(port))
     with open(folder / 'output', 'w') as output:
-        server = subprocess.Popen(
+        return subprocess.Popen(
             [f'{sbin()}/rabbitmq-server'],
             env=environment(node, port),
             stdin=subprocess.DEVNULL,
@@ -104,12 +100,22 @@ def start_node(node: str, port: int, config: str = '') -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def wait_until_up(
+    node: str, port: int, server: subprocess.Popen[bytes] | None = None
+) -> None:
     deadline = time.monotonic() + BOOT_DEADLINE
     while not speaks_amqp(port):
-        if server.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f'RabbitMQ did not start, see {folder}/output and {folder}/log')
+        ended = server and server.poll() is not None
+        if ended or time.monotonic() > deadline:
+            sys.exit(f'RabbitMQ: {node} did not start: see {HOME}/{node}, docker logs')
         time.sleep(0.1)
-    print(f'RabbitMQ: started {sbin()}/rabbitmq-server as {node}, port {port}')
+    print(f'RabbitMQ: started {node}, it answers on port {port}', flush=True)
+
+
+def start_node(node: str, port: int, config: str = '') -> None:
+    wait_until_up(node, port, launch(node, port, config))
 
 
 def start_docker(node: str, port: int) -> None:
@@ -120,12 +126,7 @@ def start_docker(node: str, port: int) -> None:
         f'--publish 127.0.0.1:{port}:5672 rabbitmq:4'.split(),
         check=True,
     )
-    deadline = time.monotonic() + BOOT_DEADLINE
-    while not speaks_amqp(port):
-        if time.monotonic() > deadline:
-            sys.exit(f'RabbitMQ did not start, see: docker logs aioqueue-{node}')
-        time.sleep(0.2)
-    print(f'RabbitMQ: started the image rabbitmq:4 as aioqueue-{node}, port {port}')
+    wait_until_up(node, port)
 
 
 def docker_runs() -> bool:
@@ -138,26 +139,23 @@ def docker_runs() -> bool:
     )
 
 
+def apt(package: str) -> None:
+    """Install a package of Debian's, as root or with sudo."""
+    print(f'{package}: not found, installing it with apt-get', flush=True)
+    # RUNLEVEL=1 keeps it from starting a RabbitMQ for the whole machine.
+    get = ['env', 'DEBIAN_FRONTEND=noninteractive', 'RUNLEVEL=1', 'apt-get', '-qq']
+    if os.geteuid() != 0:
+        get.insert(0, 'sudo')
+    quiet = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL}
+    subprocess.run([*get, 'update'], check=True, **quiet)
+    install = [*get, 'install', '-y', '--no-install-recommends', package]
+    subprocess.run(install, check=True, **quiet)
+
+
 def install() -> None:
     """Install RabbitMQ with the system's package manager."""
-    root = [] if os.geteuid() == 0 else ['sudo']
-    if shutil.which('apt-get') and (not root or shutil.which('sudo')):
-        print('RabbitMQ: not found, installing it with apt-get', flush=True)
-        # Without policy-rc.d the package would start a node of the whole machine.
-        apt = [*root, 'env', 'DEBIAN_FRONTEND=noninteractive', 'RUNLEVEL=1', 'apt-get']
-        subprocess.run([*apt, '-qq', 'update'], check=True)
-        subprocess.run(
-            [
-                *apt,
-                '-qq',
-                'install',
-                '-y',
-                '--no-install-recommends',
-                'rabbitmq-server',
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+    if shutil.which('apt-get') and (os.geteuid() == 0 or shutil.which('sudo')):
+        apt('rabbitmq-server')
     elif shutil.which('brew'):
         print('RabbitMQ: not found, installing it with brew', flush=True)
         subprocess.run(['brew', 'install', 'rabbitmq'], check=True)
@@ -190,7 +188,7 @@ def stop_node(node: str) -> None:
         elif (folder / 'pid').exists():
             pid = int((folder / 'pid').read_text())
             deadline = time.monotonic() + 30
-            while runs(pid, node):
+            while runs(pid):
                 late = time.monotonic() > deadline
                 os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
                 time.sleep(0.1)
@@ -200,15 +198,14 @@ def stop_node(node: str) -> None:
     print(f'RabbitMQ: stopped {node}')
 
 
-def runs(pid: int, node: str) -> bool:
-    """Whether the process is still that node; its number may belong to another by now."""
+def runs(pid: int) -> bool:
+    """Whether the process is still ours; its number may belong to another by now."""
     try:
         command = pathlib.Path(f'/proc/{pid}/cmdline').read_text()
     except OSError:  # no such process, or no /proc
-        command = subprocess.run(
-            f'ps -o args= -ww -p {pid} || true', shell=True, capture_output=True, text=True
-        ).stdout
-    return f'{node}@localhost' in command
+        ps = ['ps', '-o', 'args=', '-ww', '-p', str(pid)]
+        command = subprocess.run(ps, stdout=subprocess.PIPE, text=True).stdout
+    return str(HOME) in command  # Erlang is told its home
 
 
 def stop(node: str = '') -> None:
@@ -228,8 +225,12 @@ def stop(node: str = '') -> None:
 
 def cluster(port: int, node: str) -> None:
     """Start three nodes and join them: NODE-1, NODE-2, NODE-3 on PORT, +1, +2."""
-    for number in (1, 2, 3):
-        start(port + number - 1, f'{node}-{number}')
+    if not sbin():
+        start(port, f'{node}-1')  # which installs it
+    nodes = [(f'{node}-{number}', port + number - 1) for number in (1, 2, 3)]
+    servers = [(*each, launch(*each)) for each in nodes if not speaks_amqp(each[1])]
+    for server in servers:
+        wait_until_up(*server)
     for number in (2, 3):
         for command in (
             ['stop_app'],
