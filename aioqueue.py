@@ -561,8 +561,13 @@ class Queue:
         """Send what a generator yielded; False if the caller is gone."""
         body, headers = pack([None, value]), {'part': job.parts}
         job.parts += 1
-        return not job.reply_to or await self._publish(
-            job.reply_to, body, job.id, message_type='part', headers=headers)
+        if job.reply_to and not await self._publish(
+                job.reply_to, body, job.id, message_type='part', headers=headers):
+            return False
+        if job.reply_to.startswith('aioamqp.gen-'):  # of a caller of 0.2: it reads one
+            job.reply_to = ''
+            return False
+        return True
 
     async def _settle(self, handler: Any, job: Any,
                       failure: BaseException | None) -> None:
