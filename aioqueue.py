@@ -561,13 +561,14 @@ class Queue:
         """Send what a generator yielded; False if the caller is gone."""
         body, headers = pack([None, value]), {'part': job.parts}
         job.parts += 1
-        if job.reply_to and not await self._publish(
-                job.reply_to, body, job.id, message_type='part', headers=headers):
+        if not job.reply_to:
+            return True
+        if not await self._publish(job.reply_to, body, job.id, message_type='part',
+                                   headers=headers):
             return False
-        if job.reply_to.startswith('aioamqp.gen-'):  # of a caller of 0.2: it reads one
+        if 'content_type' not in job.properties:  # a caller of 0.2, that reads one reply
             job.reply_to = ''
-            return False
-        return True
+        return bool(job.reply_to)
 
     async def _settle(self, handler: Any, job: Any,
                       failure: BaseException | None) -> None:
