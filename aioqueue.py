@@ -169,8 +169,6 @@ class Queue:
         Raises `TypeError` or `ValueError` for what can't be used or a second handler of
         one queue, `RuntimeError` after the start.
         """
-        if callable(queue):
-            raise TypeError("@q.on needs the name of a queue: @q.on('name')")
         _check_name(queue, '.delay.4294957295' if retries else '.dead')
         _check('prefetch_count', prefetch_count, int, 1, 65535)
         _check('prefetch_size', prefetch_size, int, 0, 2**32 - 1)
@@ -224,7 +222,7 @@ class Queue:
         try:
             await self.connect()
             await self._once('consume', self._consume)
-        except BaseException:
+        except Exception:
             self._consuming = False
             if link := self._link():
                 link.drop('the start failed')
@@ -339,7 +337,8 @@ class Queue:
                 await link.connect()
                 await self._consume(link)
                 await link.channel('publish')
-                link.announce()
+                link.announced = True
+                self._up.set_result(link)
                 starting, up_since = False, time()
                 logger.info('connected to %s', link.address)
                 why = await link.broken
@@ -482,34 +481,29 @@ class Queue:
 
     async def _run(self, handler: Any, job: Any) -> BaseException | None:
         """Run the handler. Return its error, or None with the reply in `job.reply`."""
-        job.final = True  # what fails up to the handler isn't mended by a retry
-        if job.deliveries >= DELIVERY_LIMIT:
-            return RuntimeError(f'delivered {job.deliveries} times, and never settled: '
-                                'it seems to kill its workers')
+        failure: BaseException | None = None
+        stage = 'the message cannot be decoded'
         try:
+            if job.deliveries >= DELIVERY_LIMIT:
+                raise RuntimeError(f'it seems to kill its workers: {job.deliveries} '
+                                   'deliveries, and it was never settled')
             if job.properties is None:
                 raise ValueError('malformed properties')
             data = job.body if handler.raw else unpack(job.body)
-        except Exception as malformed:
-            return ValueError(f'the message cannot be decoded: {malformed}')
-        job.final = False
-        failure: BaseException | None
-        try:
+            stage = ''
             async with asyncio.timeout(handler.timeout) as deadline:
                 failure, result = await self._call(handler, job, data)
+            if failure is None:
+                stage = 'msgpack cannot carry the result'
+                job.reply = pack([None, result])
         except BaseException as error:  # SystemExit ends the handler, not the worker
             assert self._supervisor
             if self._stopped or self._supervisor.cancelling():  # as the loop shuts down
                 raise
-            failure = error
+            failure = ValueError(f'{stage}: {error}') if stage else error
             if isinstance(error, TimeoutError) and deadline.expired():
                 failure = TimeoutError(f'it ran longer than {handler.timeout} seconds')
-        if failure is None:
-            try:
-                job.reply = pack([None, result])
-            except Exception as unpackable:
-                job.final = True  # it did its work: to run it again mends nothing
-                return TypeError(f'msgpack cannot carry the result: {unpackable}')
+        job.final = bool(stage)  # then to run it again mends nothing
         return failure
 
     async def _call(self, handler: Any, job: Any,
@@ -563,12 +557,11 @@ class Queue:
         job.parts += 1
         if not job.reply_to:
             return True
-        if not await self._publish(job.reply_to, body, job.id, message_type='part',
-                                   headers=headers):
-            return False
-        if 'content_type' not in job.properties:  # a caller of 0.2, that reads one reply
+        read = await self._publish(job.reply_to, body, job.id, message_type='part',
+                                   headers=headers)
+        if 'content_type' not in job.properties:  # a caller of 0.2: it reads one reply
             job.reply_to = ''
-        return bool(job.reply_to)
+        return read and bool(job.reply_to)
 
     async def _settle(self, handler: Any, job: Any,
                       failure: BaseException | None) -> None:
@@ -635,10 +628,8 @@ class Task:
 
     async def _send(self) -> None:
         queue, properties = self._queue, self._properties
-        if self.raw and not isinstance(self.data, (bytes, bytearray, memoryview)):
-            raise TypeError(f'raw=True sends bytes, not {type(self.data).__name__}')
         try:
-            body = bytes(self.data) if self.raw else pack(self.data)
+            body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
             _pack_properties(0, self.id, **properties)
         except Exception as error:
             raise TypeError(f'the task cannot be sent: {error}') from error
@@ -714,8 +705,8 @@ class _Link:
         self.queue, self.options = queue, options
         self.address = f'{options["host"]}:{options["port"]}'
         self.broken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.announced = False
-        self.lock, self.opening, self.alone = (asyncio.Lock() for _ in range(3))
+        self.announced = False  # as the result of queue._up
+        self.lock, self.alone = asyncio.Lock(), asyncio.Lock()
         self.protocols: list[_Protocol] = []
         self.channels: dict[str, _Channel] = {}  # by purpose
         self.consumers: dict[str, _Channel] = {}  # by queue
@@ -734,12 +725,6 @@ class _Link:
                 raise ConnectionError(str(why) or 'no AMQP here') from error
             # When its reader ends, its heartbeats alone must not keep it up.
             self.protocols[-1].worker.add_done_callback(self.drop)
-
-    def announce(self) -> None:
-        if self.broken.done():
-            raise ConnectionError(self.broken.result())
-        self.announced = True
-        self.queue._up.set_result(self)
 
     def drop(self, why: object) -> None:
         """Give it up, once. A late signal of this one can't touch its successor."""
@@ -1079,7 +1064,7 @@ def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
 
 def _check_name(name: str, suffix: str = '') -> None:
     if not isinstance(name, str):
-        raise TypeError(f'the name of a queue is a str, not {type(name).__name__}')
+        raise TypeError(f"a queue name is a str, as in @q.on('name'), not {name!r}")
     if not NAME.fullmatch(name) or len(name + suffix) > 255:
         raise ValueError(f'a queue name is up to {255 - len(suffix)} letters, digits, '
                          f'spaces or -_.:@#,/+, not {name!r}')
