@@ -473,9 +473,10 @@ class Queue:
                 failure = await self._run(handler, job)
             await self._settle(handler, job, failure)
             how = ACK
-        except Refused:  # even the dead letter: not now, then
-            logger.exception('task %s of %r is delivered again', job.id, job.name)
-            await asyncio.sleep(5)
+        except Exception:  # the broker refuses even the dead letter: not now, then
+            if not self._stopped:
+                logger.exception('task %s of %r is delivered again', job.id, job.name)
+                await asyncio.sleep(5)
         finally:
             channel.ack(delivery_tag, how)
 
@@ -879,12 +880,12 @@ class _Channel(Channel):  # type: ignore[misc]
     def confirmed(self, delivery_tag: int) -> None:
         tags = [delivery_tag]
         if self.method[12] & 1:  # multiple: all up to this one
-            tags = [tag for tag in self.unconfirmed if tag <= delivery_tag]
+            tags = list(itertools.takewhile(delivery_tag.__ge__, self.unconfirmed))
         for tag in tags:
             future, message = self.unconfirmed.pop(tag)
-            returned = message in self.returned
-            if returned:
-                self.returned -= Counter([message])
+            returned = self.returned.pop(message, 0)
+            if returned > 1:
+                self.returned[message] = returned - 1
             if self.method.startswith(BASIC_ACK):
                 _resolve(future, not returned)
             elif not future.done():
@@ -911,6 +912,8 @@ class _Channel(Channel):  # type: ignore[misc]
                           exception: Any = None) -> None:
         """The broker closed this channel, or the connection is gone."""
         error: Exception = ConnectionError('connection lost')
+        if 'timed out' in str(server_reason):
+            server_reason += ' (RabbitMQ calls it consumer_timeout)'
         if server_code and not self.protocol.why:
             error = Refused(server_code, f'{server_reason} (channel of {self.name!r})')
         super().connection_closed(server_code, server_reason, error)

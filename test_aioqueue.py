@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import time
 import uuid
 
 import aioamqp
+import docutils.core
 import msgpack
 import pytest
 
@@ -1005,3 +1007,61 @@ async def test_an_undecodable_body_does_not_stop_the_worker(name, queue, caller,
         await broker.publish(name, body)
     assert await (await caller.task(name, 1)).result(DEADLINE) == 1
     await broker.until(f'{name}.dead', 4)
+
+
+# The README tells the truth.
+
+README = (HERE / 'README.rst').read_text()
+
+
+def code_blocks():
+    found = re.findall(r'\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)', README)
+    blocks = [textwrap.dedent(block) for block in found]
+    assert len(blocks) == README.count('code-block:: python')
+    return blocks
+
+
+async def test_every_python_block_of_the_readme_runs(tmp_path, broker):
+    """Workers (that call `q.start()`) stay, the other blocks run to their end."""
+    queues = ('add', 'mail', 'thumbnail', 'upload', 'urgent', 'resize_all', 'pay')
+    dead = [f'{queue}.dead' for queue in queues]
+    await delete_queues(*queues, *dead)
+    environment = {**os.environ, 'PYTHONPATH': str(HERE)}
+    workers, output = [], ''
+    async with Queue(port=PORT) as q:
+        await q.task('mail.dead', {'to': 'zoe@example.org'}, no_response=True,
+                     headers={'error': 'no route'})  # fmt: skip
+    try:
+        for number, block in enumerate(code_blocks()):
+            script = tmp_path / f'block{number}.py'
+            if PORT != 5672:
+                block = block.replace(':5672', f':{PORT}')
+                block = block.replace('Queue()', f'Queue(port={PORT})')
+            script.write_text(block)
+            command = [sys.executable, script.name]
+            if 'q.start()' in block:
+                workers.append(subprocess.Popen(command, cwd=tmp_path, env=environment))
+                for queue in re.findall(r"@q\.on\('(\w+)'", block):
+                    await broker.until(queue, 0)
+                continue
+            run = await asyncio.to_thread(
+                subprocess.run, command, cwd=tmp_path, env=environment, timeout=DEADLINE,
+                check=True, stdout=subprocess.PIPE, text=True)  # fmt: skip
+            output += run.stdout
+    finally:
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        statuses = [worker.wait(DEADLINE) for worker in workers]
+        await delete_queues(*queues, *dead)
+    assert statuses == [0, 0, 0, 0]
+    assert output.startswith('6\n')
+    assert "'upload', 1, {'tenant': 7}, 5]" in output
+    assert 'TypeError unsupported operand' in output
+    assert '1 / 3\n2 / 3\n3 / 3\n3 in all\n' in output
+    assert output.endswith('again, after no route\n')
+
+
+def test_the_readme_is_plain_restructuredtext():
+    docutils.core.publish_string(
+        README, settings_overrides={'halt_level': 2, 'report_level': 2}
+    )
