@@ -405,7 +405,7 @@ class Queue:
         except Refused:
             # The broker doesn't say which message it was. All that were unconfirmed are
             # sent again, each alone on a channel: what is refused alone is the culprit.
-            return bool(await self._once(object(), _Link.publish_alone, *message))
+            return bool(await self._once(object(), _Link.alone, 'publish', *message))
 
     async def _send(self, name: str, body: bytes, correlation_id: str, delay: float = 0,
                     **properties: Any) -> None:
@@ -427,24 +427,27 @@ class Queue:
 
     async def _declare(self, link: '_Link', name: str) -> None:
         """Make sure that a queue exists; a delay queue is renewed."""
-        options: dict[str, Any] = {'durable': True, 'arguments': dict(self._quorum)}
-        delayed = DELAY_QUEUE.fullmatch(name)
+        arguments: dict[str, Any] = dict(self._quorum)
+        options = {'durable': True, 'arguments': arguments}
         if name in self._handlers:
             options = self._handlers[name].queue
-        elif delayed:
+        if delayed := DELAY_QUEUE.fullmatch(name):
             ttl = int(delayed[2])
-            options['arguments'] |= {
-                'x-message-ttl': ttl, 'x-expires': ttl + DELAY_QUEUE_LEASE,
-                'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': delayed[1]}
-            if self._quorum:  # then no message is lost on the way, if it may be refused
-                options['arguments'] |= {'x-dead-letter-strategy': 'at-least-once',
-                                         'x-overflow': 'reject-publish'}
-        async with link.lock:
-            if not delayed:
-                with contextlib.suppress(Refused):  # 404: then it has to be declared
-                    await link.declare(name, passive=True)
-                    return
-            await link.declare(name, **options)
+            arguments |= {'x-message-ttl': ttl, 'x-expires': ttl + DELAY_QUEUE_LEASE,
+                          'x-dead-letter-exchange': '',
+                          'x-dead-letter-routing-key': delayed[1]}
+            if self._quorum:  # at least once, for which the queue may refuse a message
+                arguments |= {'x-dead-letter-strategy': 'at-least-once',
+                              'x-overflow': 'reject-publish'}
+        else:
+            with contextlib.suppress(Refused):  # 404: it has to be declared
+                await link.alone('queue_declare', name, passive=True)
+                return
+        try:
+            await link.alone('queue_declare', name, **options)
+        except Refused as refused:
+            if refused.code != 406:  # somebody has declared it meanwhile, otherwise
+                raise
 
     def _reply_received(self, channel: '_Channel', delivery_tag: int, header: bytes,
                         body: bytes) -> None:
@@ -707,7 +710,7 @@ class _Link:
         self.address = f'{options["host"]}:{options["port"]}'
         self.broken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.announced = False  # as the result of queue._up
-        self.lock, self.alone = asyncio.Lock(), asyncio.Lock()
+        self.lock, self.spare = asyncio.Lock(), asyncio.Lock()
         self.protocols: list[_Protocol] = []
         self.channels: dict[str, _Channel] = {}  # by purpose
         self.consumers: dict[str, _Channel] = {}  # by queue
@@ -739,13 +742,11 @@ class _Link:
 
     async def channel(self, purpose: str) -> '_Channel':
         """The channel for a purpose; a new one if the broker has closed it."""
-        channel = self.channels.get(purpose)
-        if channel is None or not channel.is_open:
-            channel = await self.protocols[purpose == 'declare'].channel()
-            if purpose != 'declare':
-                await channel.confirm_select()
+        if purpose not in self.channels or not self.channels[purpose].is_open:
+            channel = await self.protocols[0].channel()
+            await channel.confirm_select()
             self.channels[purpose] = channel
-        return channel
+        return self.channels[purpose]
 
     async def publish(self, *message: Any) -> bool:
         channel = self.channels['publish']
@@ -753,12 +754,10 @@ class _Link:
             channel = await self.queue._once('publish', _Link.channel, 'publish')
         return await channel.publish(*message)
 
-    async def publish_alone(self, *message: Any) -> bool:
-        async with self.alone:
-            return await (await self.channel('alone')).publish(*message)
-
-    async def declare(self, name: str, **options: Any) -> None:
-        await (await self.channel('declare')).queue_declare(name, **options)
+    async def alone(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Do one thing at a time, on a channel that the broker may close over it."""
+        async with self.spare:
+            return await getattr(await self.channel('spare'), method)(*args, **kwargs)
 
     async def consume(self, name: str, receive: Callable[..., None],
                       options: dict[str, Any], qos: tuple[int, int] = (0, 0)) -> None:
@@ -806,7 +805,6 @@ BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
 SETTLE = struct.Struct('>BHI4sQBB')  # Basic.Ack or Nack, a whole frame
 ACK, REQUEUE = (BASIC_ACK, 0), (BASIC_NACK, 2)  # and the bits: 2 is requeue
-LONGLONG = struct.Struct('>Q')
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The properties that nearly every message has, in their order on the wire.
 USUAL = {'content_type': 0x8000, 'delivery_mode': 0x1000, 'correlation_id': 0x0400,
@@ -860,11 +858,11 @@ class _Channel(Channel):  # type: ignore[misc]
         if kind == METHOD:
             self.method = payload
             if payload.startswith((BASIC_ACK, BASIC_NACK)):
-                self.confirmed(LONGLONG.unpack_from(payload, 4)[0])
+                self.confirmed(int.from_bytes(payload[4:12]))
             return
         if kind == HEADER:
             self.header = payload
-            self.missing = LONGLONG.unpack_from(payload, 4)[0]
+            self.missing = int.from_bytes(payload[4:12])
         else:
             self.chunks.append(payload)
             self.missing -= len(payload)
@@ -874,7 +872,8 @@ class _Channel(Channel):  # type: ignore[misc]
             if self.method.startswith(BASIC_RETURN):
                 self.message_returned()
             else:  # the delivery tag comes after the consumer tag
-                delivery_tag = LONGLONG.unpack_from(self.method, 5 + self.method[4])[0]
+                start = 5 + self.method[4]
+                delivery_tag = int.from_bytes(self.method[start:start + 8])
                 self.receive(self, delivery_tag, self.header, body)
 
     def confirmed(self, delivery_tag: int) -> None:
