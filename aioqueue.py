@@ -634,7 +634,8 @@ class Task:
         queue, properties = self._queue, self._properties
         try:
             body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
-            _pack_properties(0, self.id, **properties)
+            if properties['headers']:  # the rest has been checked
+                _pack_properties(0, self.id, **properties)
         except Exception as error:
             raise TypeError(f'the task cannot be sent: {error}') from error
         if not queue._closing:
