@@ -147,7 +147,8 @@ class Queue:
         self._running: set[asyncio.Task[None]] = set()
         self._shared: dict[object, asyncio.Task[Any]] = {}
         self._supervisor: asyncio.Task[None] | None = None
-        self._consuming = self._replying = self._closing = self._stopped = False
+        self._consuming = self._replying = self._stopped = False
+        self._closing: asyncio.Task[None] | None = None
 
     def on(self, queue: str, raw: bool = False, durable: bool = True,
            prefetch_count: int = 10, prefetch_size: int = 0,
@@ -205,7 +206,7 @@ class Queue:
         later comes back by itself.
         """
         if self._supervisor is None or self._supervisor.done():
-            self._replying = self._closing = self._stopped = False
+            self._replying, self._stopped, self._closing = False, False, None
             for handler in self._handlers.values():
                 handler.slots = asyncio.Semaphore(handler.qos[1])
             self._up: asyncio.Future[_Link] = asyncio.get_running_loop().create_future()
@@ -259,14 +260,20 @@ class Queue:
         their tasks to another worker. Results still awaited and sends still waiting for
         the broker raise `ConnectionError`. Does nothing if that is done.
         """
-        if self._supervisor is None or self._closing:
-            await _ended(self._supervisor)
-            return
-        self._closing = True
+        if self._supervisor and not self._closing:
+            # A task of its own: it ends, whoever of those who wait for it is cancelled.
+            closing = self._close(timeout, asyncio.current_task())
+            self._closing = asyncio.create_task(closing)
+        await _ended(self._closing)
+
+    async def _close(self, timeout: float, caller: Any) -> None:
+        assert self._supervisor
         deadline = asyncio.get_running_loop().time() + timeout
         if link := self._link():
             await link.stop_consuming(*self._handlers)
-        others = self._running - {asyncio.current_task()}
+        for handler in self._handlers.values():
+            handler.slots.release()  # one after the other, who waits for it gives up
+        others = self._running - {caller}
         await _ended(*others, timeout=timeout)
         self._stopped = True
         for work in others:
@@ -486,28 +493,28 @@ class Queue:
     async def _run(self, handler: Any, job: Any) -> BaseException | None:
         """Run the handler. Return its error, or None with the reply in `job.reply`."""
         failure: BaseException | None = None
-        stage = 'the message cannot be decoded'
+        final: Any = RuntimeError, 'it seems to kill its workers'  # what fails for good
         try:
             if job.deliveries >= DELIVERY_LIMIT:
-                raise RuntimeError(f'it seems to kill its workers: {job.deliveries} '
-                                   'deliveries, and it was never settled')
+                raise ValueError(f'{job.deliveries} deliveries, and never settled')
+            final = ValueError, 'the message cannot be decoded'
             if job.properties is None:
                 raise ValueError('malformed properties')
             data = job.body if handler.raw else unpack(job.body)
-            stage = ''
+            final = None
             async with asyncio.timeout(handler.timeout) as deadline:
                 failure, result = await self._call(handler, job, data)
             if failure is None:
-                stage = 'msgpack cannot carry the result'
+                final = TypeError, 'msgpack cannot carry the result'
                 job.reply = pack([None, result])
         except BaseException as error:  # SystemExit ends the handler, not the worker
             assert self._supervisor
             if self._stopped or self._supervisor.cancelling():  # as the loop shuts down
                 raise
-            failure = ValueError(f'{stage}: {error}') if stage else error
+            failure = final[0](f'{final[1]}: {error}') if final else error
             if isinstance(error, TimeoutError) and deadline.expired():
                 failure = TimeoutError(f'it ran longer than {handler.timeout} seconds')
-        job.final = bool(stage)  # then to run it again mends nothing
+        job.final = bool(final)  # then to run it again mends nothing
         return failure
 
     async def _call(self, handler: Any, job: Any,
@@ -665,7 +672,7 @@ class Task:
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         for position in itertools.count():
-            while position == len(self._parts):
+            while position >= len(self._parts):  # more only after a retry()
                 if self._outcome is not None or self.no_response:
                     await self.result()  # raises if the handler failed
                     return
@@ -1037,14 +1044,16 @@ def _job(name: str, header: bytes, body: bytes) -> SimpleNamespace:
     properties = _unpack_properties(header)
     known = properties or {}
     headers = known.get('headers', {})
-    attempt = headers.get('x-attempt', 1)
-    deliveries = headers.get('x-delivery-count', 0)
     return SimpleNamespace(
         id=known.get('correlation_id') or os.urandom(16).hex(), name=name,
-        headers=headers,
-        attempt=attempt if isinstance(attempt, int) else 1, properties=properties,
-        deliveries=deliveries if isinstance(deliveries, int) else 0, body=body,
-        reply_to=known.get('reply_to', ''), reply=b'', parts=None, final=False)
+        headers=headers, attempt=_count(headers.get('x-attempt'), 1),
+        deliveries=_count(headers.get('x-delivery-count'), 0), properties=properties,
+        body=body, reply_to=known.get('reply_to', ''), reply=b'', parts=None,
+        final=False)
+
+
+def _count(value: Any, least: int) -> int:
+    return value if isinstance(value, int) and value > least else least
 
 
 def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
