@@ -63,11 +63,16 @@ logger = logging.getLogger('aioqueue')
 
 CONNECT_DEADLINE, CLOSE_DEADLINE = 10, 5  # seconds that the broker has to answer
 REPLY_QUEUE_EXPIRES = 3_600_000  # ms that replies wait for a lost caller to come back
-DELAY_QUEUE_LEASE = 10_000  # ms that a delay queue outlives its last message
-LONGEST_DELAY = 4_294_957  # seconds; with the lease 32 bits of ms, as x-expires is
+# ms that a delay queue outlives its last message. A quorum queue may need more than
+# three minutes to pass one on (dead_letter_worker_publisher_confirm_timeout).
+DELAY_QUEUE_LEASE, QUORUM_LEASE = 10_000, 600_000
+LONGEST_DELAY = 4_294_367  # seconds; with the lease 32 bits of ms, as x-expires is
 # A quorum queue counts deliveries. A task that was delivered this often without being
 # settled is taken to kill its workers; RabbitMQ 4 would drop it at 20, without a trace.
 DELIVERY_LIMIT = 10
+# Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
+# one does, without a word.
+NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 LONGEST_TEXT = 20_000  # characters of an error or traceback: headers fit in one frame
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
@@ -141,7 +146,6 @@ class Queue:
         self._retry = retry
         self._quorum = {'x-queue-type': 'quorum'} if quorum else {}
         self._handlers: dict[str, Any] = {}
-        self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
         # By id; a task that its caller forgot is forgotten here too.
         self._awaited: Any = weakref.WeakValueDictionary()
         self._running: set[asyncio.Task[None]] = set()
@@ -170,7 +174,7 @@ class Queue:
         Raises `TypeError` or `ValueError` for what can't be used or a second handler of
         one queue, `RuntimeError` after the start.
         """
-        _check_name(queue, '.delay.4294957295' if retries else '.dead')
+        _check_name(queue, '.delay.4294367295' if retries else '.dead')
         _check('prefetch_count', prefetch_count, int, 1, 65535)
         _check('prefetch_size', prefetch_size, int, 0, 2**32 - 1)
         _check('retries', retries, int, 0, 1000)
@@ -207,6 +211,7 @@ class Queue:
         """
         if self._supervisor is None or self._supervisor.done():
             self._replying, self._stopped, self._closing = False, False, None
+            self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
             for handler in self._handlers.values():
                 handler.slots = asyncio.Semaphore(handler.qos[1])
             self._up: asyncio.Future[_Link] = asyncio.get_running_loop().create_future()
@@ -314,7 +319,7 @@ class Queue:
         broker refuses (a message too large, a full queue), `ConnectionError` when the
         Queue is closed.
         """
-        _check_name(name, '.delay.4294957295' if delay else '')
+        _check_name(name, '.delay.4294367295' if delay else '')
         _check('delay', delay, (int, float), 0, LONGEST_DELAY)
         _check('expires', expires, (int, float, NoneType), 0, LONGEST_DELAY)
         _check('priority', priority, (int, NoneType), 0, 255)
@@ -355,6 +360,8 @@ class Queue:
                 link.drop('closed')
             if not self._closing:
                 logger.warning('no connection to %s: %s', link.address, why)
+            if self._quorum and up_since < time():
+                await asyncio.sleep(1)  # RabbitMQ 3.10 forgets messages in elections
             # To break straight away is a failure too. After a loss the next attempt
             # comes at once, after a failure with every host in `retry` seconds.
             failures = [] if time() - up_since > 1 else [*failures, why]
@@ -407,12 +414,20 @@ class Queue:
         """Publish until the broker has confirmed it; False: there is no such queue."""
         header = _pack_properties(len(body), correlation_id, **properties)
         message = routing_key.encode(), header, body, correlation_id
-        try:
+        with contextlib.suppress(Refused):
             return bool(await self._retried(_Link.publish, *message))
-        except Refused:
-            # The broker doesn't say which message it was. All that were unconfirmed are
-            # sent again, each alone on a channel: what is refused alone is the culprit.
-            return bool(await self._once(object(), _Link.alone, 'publish', *message))
+        # The broker doesn't say which message it was. All that were unconfirmed are
+        # sent again, each alone on a channel: what is refused alone is the culprit.
+        for pause in NACK_PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                sent = await self._once(object(), _Link.alone, 'publish', *message)
+                return bool(sent)
+            except Refused as error:
+                refused = error
+                if refused.code or not self._quorum:
+                    break
+        raise refused
 
     async def _send(self, name: str, body: bytes, correlation_id: str, delay: float = 0,
                     **properties: Any) -> None:
@@ -445,7 +460,8 @@ class Queue:
                           'x-dead-letter-routing-key': delayed[1]}
             if self._quorum:  # at least once, for which the queue may refuse a message
                 arguments |= {'x-dead-letter-strategy': 'at-least-once',
-                              'x-overflow': 'reject-publish'}
+                              'x-overflow': 'reject-publish',
+                              'x-expires': ttl + QUORUM_LEASE}
         else:
             with contextlib.suppress(Refused):  # 404: it has to be declared
                 await link.alone('queue_declare', name, passive=True)
@@ -765,7 +781,13 @@ class _Link:
     async def alone(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Do one thing at a time, on a channel that the broker may close over it."""
         async with self.spare:
-            return await getattr(await self.channel('spare'), method)(*args, **kwargs)
+            channel = await self.channel('spare')
+            try:
+                return await getattr(channel, method)(*args, **kwargs)
+            except Refused:
+                if channel.is_open:  # a nack: it may have lost sight of the leader
+                    await channel.close()
+                raise
 
     async def consume(self, name: str, receive: Callable[..., None],
                       options: dict[str, Any], qos: tuple[int, int] = (0, 0)) -> None:
