@@ -2793,7 +2793,7 @@ async def test_all_queues_are_quorum_queues_with_quorum_true(name, quorum, broke
     for queue_name, ms in (name, 30_000), (f'{name}.unknown', 40_000):
         await broker.until(f'{queue_name}.delay.{ms}', 1)
         await assert_quorum(broker, f'{queue_name}.delay.{ms}', **{
-            'x-message-ttl': ms, 'x-expires': ms + aioqueue.DELAY_QUEUE_LEASE,
+            'x-message-ttl': ms, 'x-expires': ms + aioqueue.QUORUM_LEASE,
             'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': queue_name,
             'x-dead-letter-strategy': 'at-least-once', 'x-overflow': 'reject-publish',
         })  # fmt: skip
@@ -2875,7 +2875,7 @@ async def test_a_task_that_kills_its_worker_is_dead_after_the_limit(
     await broker.until(f'{name}.dead', 1)
     body, properties = await broker.get(f'{name}.dead')
     assert msgpack.unpackb(body) == {'poison': 1}
-    assert f'delivered {killed} times' in properties.headers['error']
+    assert f'{killed} deliveries' in properties.headers['error']
     assert properties.headers['tenant'] == 'blue'
     assert worker.poll() is None  # it goes on
     worker.terminate()
