@@ -227,7 +227,7 @@ class Queue:
         self._consuming = True
         try:
             await self.connect()
-            await self._once('consume', self._consume)
+            await self._once(self._consume)
         except Exception:
             self._consuming = False
             if link := self._link():
@@ -386,12 +386,13 @@ class Queue:
             except LOST as error:
                 link.drop(error)
 
-    def _once(self, key: object, function: Callable[..., Any], *args: Any) -> Any:
+    def _once(self, function: Callable[..., Any], *args: Any) -> Any:
         """The same, in one call for all who ask for it at the same time.
 
         It goes on when they are cancelled: aioamqp can't use a channel again on which
         nobody waited for an answer.
         """
+        key = function, args
         if key not in self._shared:
             self._shared[key] = asyncio.create_task(self._retried(function, *args))
             self._shared[key].add_done_callback(lambda _: self._shared.pop(key, None))
@@ -421,7 +422,7 @@ class Queue:
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             try:
-                sent = await self._once(object(), _Link.alone, 'publish', *message)
+                sent = await self._once(_Link.alone, 'publish', *message)
                 return bool(sent)
             except Refused as error:
                 refused = error
@@ -437,15 +438,15 @@ class Queue:
         other arguments: `mandatory` tells what has no queue.
         """
         if ttl := round(delay * 1000):
-            await self._once(name, self._declare, name)
+            await self._once(self._declare, name)
             waiting = f'{name}.delay.{ttl}'
-            await self._once(waiting, self._declare, waiting)
+            await self._once(self._declare, waiting)
             await self._send(waiting, body, correlation_id, **properties)
             # Again: x-expires counts from the last one, and the confirm may take long.
-            await self._once(waiting, self._declare, waiting)
+            await self._once(self._declare, waiting)
             return
         while not await self._publish(name, body, correlation_id, **properties):
-            await self._once(name, self._declare, name)
+            await self._once(self._declare, name)
 
     async def _declare(self, link: '_Link', name: str) -> None:
         """Make sure that a queue exists; a delay queue is renewed."""
@@ -665,7 +666,7 @@ class Task:
             await queue.connect()
         if not self.no_response:
             if not queue._replying:
-                await queue._once('replies', queue._consume, True)
+                await queue._once(queue._consume, True)
             properties = {'reply_to': queue._reply_queue, **properties}
             queue._awaited[self.id] = self
         await queue._send(self.name, body, self.id, self._delay, **properties)
@@ -775,7 +776,7 @@ class _Link:
     async def publish(self, *message: Any) -> bool:
         channel = self.channels['publish']
         if not channel.is_open:
-            channel = await self.queue._once('publish', _Link.channel, 'publish')
+            channel = await self.queue._once(_Link.channel, 'publish')
         return await channel.publish(*message)
 
     async def alone(self, method: str, *args: Any, **kwargs: Any) -> Any:
