@@ -52,6 +52,9 @@ from aioqueue import Queue, Refused, RemoteException
 
 HERE = pathlib.Path(__file__).resolve().parent
 PORT = int(os.environ.get('PORT', '5672'))
+# Those of the nodes that the tests start: one to kill, one with TLS, a cluster.
+PRIVATE_PORT = int(os.environ.get('PRIVATE_PORT', PORT + 1))
+TLS_PORT, CLUSTER_PORT = PRIVATE_PORT + 2, PRIVATE_PORT + 8
 DEADLINE = 30  # seconds that anything awaited here may take
 
 
@@ -1063,7 +1066,7 @@ async def test_an_undecodable_body_does_not_stop_the_worker(
 class Node:
     """A broker of the tests' own, that may be killed and strained."""
 
-    port = int(os.environ.get('PRIVATE_PORT', PORT + 1))
+    port = PRIVATE_PORT
     name = f'test-private-{port}'
 
     def __init__(self, config):
@@ -2737,7 +2740,8 @@ def need_rabbitmq_server():
 def cluster():
     """Three joined nodes, that tests may kill: port and name."""
     need_rabbitmq_server()
-    nodes = {5681 + number: f'test-cluster-{number + 1}' for number in range(3)}
+    names = f'test-cluster-{CLUSTER_PORT}'
+    nodes = {CLUSTER_PORT + number: f'{names}-{number + 1}' for number in range(3)}
     for node in nodes.values():
         folder = HERE / '.rabbit' / node
         folder.mkdir(parents=True, exist_ok=True)
@@ -2746,7 +2750,7 @@ def cluster():
         (folder / 'advanced.config').write_text(
             '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 1000}]}].\n'
         )
-    make('cluster', 'PORT=5681', 'NODE=test-cluster')
+    make('cluster', f'PORT={CLUSTER_PORT}', f'NODE={names}')
     yield nodes
     for node in nodes.values():
         with contextlib.suppress(OSError):  # it is quicker than to stop it politely
@@ -3026,18 +3030,19 @@ def tls_port(authority):
     certificate.cert_chain_pems[0].write_to_path(folder / 'cert.pem')
     config = folder / 'rabbitmq.conf'
     config.write_text(
-        'listeners.ssl.1 = 127.0.0.1:5676\n'
+        f'listeners.ssl.1 = 127.0.0.1:{TLS_PORT + 1}\n'
         f'ssl_options.cacertfile = {authority.path}\n'
         f'ssl_options.certfile = {folder}/cert.pem\n'
         f'ssl_options.keyfile = {folder}/key.pem\n'
         'ssl_options.verify = verify_peer\n'
         'ssl_options.fail_if_no_peer_cert = false\n'
     )
-    make('rabbit', 'PORT=5675', 'NODE=test-tls', f'CONFIG={config}')
-    yield 5676
+    node = f'test-tls-{TLS_PORT}'
+    make('rabbit', f'PORT={TLS_PORT}', f'NODE={node}', f'CONFIG={config}')
+    yield TLS_PORT + 1
     with contextlib.suppress(OSError):
-        kill_node('test-tls')
-    make('stop', 'NODE=test-tls')
+        kill_node(node)
+    make('stop', f'NODE={node}')
 
 
 @pytest.fixture
@@ -3106,7 +3111,7 @@ async def test_a_client_shows_its_certificate(tls_port, trusting, authority):
     async with q:
         command = (
             'ctl',
-            'NODE=test-tls',
+            f'NODE=test-tls-{TLS_PORT}',
             'ARGS=list_connections --silent peer_cert_subject',
         )
         listing = await asyncio.to_thread(make, *command)
