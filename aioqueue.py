@@ -34,6 +34,7 @@ import contextvars
 import functools
 import inspect
 import itertools
+import json
 import logging
 import os
 import re
@@ -73,7 +74,7 @@ DELIVERY_LIMIT = 10
 # Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
 # one does, without a word.
 NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-LONGEST_TEXT = 20_000  # characters of an error or traceback: headers fit in one frame
+LONGEST_TEXT = 15_000  # bytes of an error or traceback: headers have to fit a frame
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 NAME = re.compile(r'[a-zA-Z0-9\-_.:@#,/+ ]+')  # what pamqp, so aioamqp, lets pass
@@ -100,7 +101,8 @@ unpack = functools.partial(msgpack.unpackb, strict_map_key=False, timestamp=3)
 class RemoteException(Exception):
     """The handler failed: `str()` is its error, `type` and `traceback` are texts."""
 
-    def __init__(self, error: str, type: str | None, traceback: str | None) -> None:
+    def __init__(self, error: str, type: str | None = None,
+                 traceback: str | None = None) -> None:
         super().__init__(error)
         self.type, self.traceback = type, traceback
 
@@ -112,7 +114,7 @@ class Refused(Exception):
     `x-overflow: reject-publish` does.
     """
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, text: str, code: int = 0) -> None:
         super().__init__(text)
         self.code = code
 
@@ -149,6 +151,7 @@ class Queue:
         # By id; a task that its caller forgot is forgotten here too.
         self._awaited: Any = weakref.WeakValueDictionary()
         self._running: set[asyncio.Task[None]] = set()
+        self._waiting: set[Any] = set()
         self._shared: dict[object, asyncio.Task[Any]] = {}
         self._supervisor: asyncio.Task[None] | None = None
         self._consuming = self._replying = self._stopped = False
@@ -194,6 +197,7 @@ class Queue:
             self._handlers[queue] = SimpleNamespace(
                 name=queue, function=function, is_async=is_async, raw=raw,
                 qos=(prefetch_size, prefetch_count), retries=retries,
+                slots=asyncio.Semaphore(prefetch_count),
                 retry_delay=retry_delay, timeout=timeout,
                 queue={'durable': durable,
                        'arguments': {**self._quorum, **(arguments or {})}})
@@ -228,9 +232,9 @@ class Queue:
         try:
             await self.connect()
             await self._once(self._consume)
-        except Exception:
+        except BaseException as error:
             self._consuming = False
-            if link := self._link():
+            if isinstance(error, Exception) and (link := self._link()):
                 link.drop('the start failed')
             raise
 
@@ -261,11 +265,13 @@ class Queue:
     async def close(self, timeout: float = 30) -> None:
         """Stop consuming, let running handlers finish, disconnect.
 
-        Handlers that still run after `timeout` seconds are cancelled; the broker gives
-        their tasks to another worker. Results still awaited and sends still waiting for
-        the broker raise `ConnectionError`. Does nothing if that is done.
+        Handlers that still run after `timeout` seconds are cancelled (but for threads,
+        which can't be), and the broker gives their tasks to another worker. Results
+        still awaited and sends still waiting for the broker raise `ConnectionError`.
+        Does nothing if that is done.
         """
-        if self._supervisor and not self._closing:
+        _check('timeout', timeout, (int, float), 0, LONGEST_DELAY)
+        if self._supervisor and not self._supervisor.done() and not self._closing:
             # A task of its own: it ends, whoever of those who wait for it is cancelled.
             closing = self._close(timeout, asyncio.current_task())
             self._closing = asyncio.create_task(closing)
@@ -277,12 +283,15 @@ class Queue:
         if link := self._link():
             await link.stop_consuming(*self._handlers)
         for handler in self._handlers.values():
-            handler.slots.release()  # one after the other, who waits for it gives up
+            # A delivery that waits for a slot is handed back, which frees the slot for
+            # the next that waits: one is enough.
+            handler.slots.release()
         others = self._running - {caller}
         await _ended(*others, timeout=timeout)
         self._stopped = True
         for work in others:
             work.cancel()
+        await _ended(*others, timeout=CLOSE_DEADLINE)
         if link := self._link():
             await link.close(deadline, self._reply_queue)
         self._supervisor.cancel()
@@ -297,7 +306,11 @@ class Queue:
             task._finish(closed, None)
 
     async def __aenter__(self) -> 'Queue':
-        await self.start_async()
+        try:
+            await self.start_async()
+        except BaseException:  # there will be no __aexit__
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -470,7 +483,8 @@ class Queue:
         try:
             await link.alone('queue_declare', name, **options)
         except Refused as refused:
-            if refused.code != 406:  # somebody has declared it meanwhile, otherwise
+            # Unless somebody has declared it meanwhile, with other arguments.
+            if refused.code != 406 or 'inequivalent' not in str(refused):
                 raise
 
     def _reply_received(self, channel: '_Channel', delivery_tag: int, header: bytes,
@@ -607,15 +621,18 @@ class Queue:
         answered = False
         if job.reply_to:
             try:
-                answered = await self._publish(job.reply_to, job.reply, job.id,
-                                               headers=headers)
+                reply = job.reply_to, job.reply, job.id
+                try:
+                    answered = await self._publish(*reply, headers=headers)
+                except ValueError:  # they don't fit a small frame_max
+                    answered = await self._publish(*reply, headers=_short(headers))
             except Refused as refused:  # a result larger than the broker takes
                 if not isinstance(failure, Refused):
                     job.final = True
                     await self._settle(handler, job, refused)
                     return
         if failure is not None and (not answered or job.deliveries >= DELIVERY_LIMIT):
-            headers |= {'error': _text(failure)[:LONGEST_TEXT], 'attempts': job.attempt}
+            headers |= {'error': _cut(_text(failure)), 'attempts': job.attempt}
             await self._resend(job, f'{job.name}.dead', headers)
 
     async def _resend(self, job: Any, name: str, headers: dict[str, Any],
@@ -630,7 +647,7 @@ class Queue:
                              headers=past | headers, **kept)
         except (TypeError, ValueError):  # headers that came in but can't go out again
             await self._send(name, job.body, job.id, delay, reply_to=reply_to,
-                             headers=headers)
+                             headers=_short(headers))
 
 
 class Task:
@@ -651,8 +668,13 @@ class Task:
 
     async def retry(self) -> None:
         """Send the task again, with the same id. Raises what `Queue.task()` raises."""
+        before = self._parts, self._outcome
         self._parts, self._outcome = [], None
-        await self._send()
+        try:
+            await self._send()
+        except BaseException:
+            self._parts, self._outcome = before
+            raise
 
     async def _send(self) -> None:
         queue, properties = self._queue, self._properties
@@ -681,11 +703,19 @@ class Task:
         if self._outcome is None and not self.no_response:
             async with asyncio.timeout(timeout):
                 while self._outcome is None:
-                    await self._news.wait()
+                    await self._wait()
         error, result = self._outcome or (None, None)
         if error is not None:
-            raise error
+            raise error.with_traceback(None)  # that it got when it was raised before
         return result
+
+    async def _wait(self) -> None:
+        waiter = asyncio.current_task()
+        self._queue._waiting.add(waiter)  # or only a weak reference would lead to it
+        try:
+            await self._news.wait()
+        finally:
+            self._queue._waiting.discard(waiter)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         for position in itertools.count():
@@ -693,7 +723,7 @@ class Task:
                 if self._outcome is not None or self.no_response:
                     await self.result()  # raises if the handler failed
                     return
-                await self._news.wait()
+                await self._wait()
             yield self._parts[position]
 
     def _receive(self, properties: dict[str, Any], body: bytes) -> None:
@@ -708,7 +738,8 @@ class Task:
             error = RemoteException(error, headers.get('type'),
                                     headers.get('traceback'))
         if properties.get('message_type') != 'part':
-            self._finish(error, self._parts if 'parts' in headers else result)
+            parts = self._parts[:_count(headers.get('parts'), 0)]
+            self._finish(error, parts if 'parts' in headers else result)
         # A retry, or a second worker after a crash, begins again at part 0.
         elif headers.get('part') == len(self._parts):
             self._parts.append(result)
@@ -753,7 +784,8 @@ class _Link:
                     raise why from None
                 raise ConnectionError(str(why) or 'no AMQP here') from error
             # When its reader ends, its heartbeats alone must not keep it up.
-            self.protocols[-1].worker.add_done_callback(self.drop)
+            self.protocols[-1].worker.add_done_callback(
+                lambda _: self.drop('its reader ended'))
 
     def drop(self, why: object) -> None:
         """Give it up, once. A late signal of this one can't touch its successor."""
@@ -859,7 +891,7 @@ class _Channel(Channel):  # type: ignore[misc]
         self.published = 0
         self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[bytes, str]]] = {}
         self.returned: Counter[tuple[bytes, str]] = Counter()
-        self.method = self.header = self.body = b''  # of the message that is coming in
+        self.method = self.header = b''  # of the message that is coming in
         self.chunks: list[bytes] = []
         self.missing = 0
 
@@ -919,7 +951,7 @@ class _Channel(Channel):  # type: ignore[misc]
             if self.method.startswith(BASIC_ACK):
                 _resolve(future, not returned)
             elif not future.done():
-                future.set_exception(Refused(0, 'refused, without a word: queue full?'))
+                future.set_exception(Refused('refused, without a word: queue full?'))
 
     def message_returned(self) -> None:
         """Note an unroutable message: its ack comes next, and doesn't mention it.
@@ -945,7 +977,7 @@ class _Channel(Channel):  # type: ignore[misc]
         if 'timed out' in str(server_reason):
             server_reason += ' (RabbitMQ calls it consumer_timeout)'
         if server_code and not self.protocol.why:
-            error = Refused(server_code, f'{server_reason} (channel of {self.name!r})')
+            error = Refused(f'{server_reason} (channel of {self.name!r})', server_code)
         super().connection_closed(server_code, server_reason, error)
         for future, _ in self.unconfirmed.values():
             if not future.done():
@@ -995,7 +1027,7 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
     async def server_close(self, frame: Any) -> None:
         # 320 connection forced, 541 internal error: reasons of its own, that pass.
         passing, text = frame.reply_code in (320, 541), frame.reply_text
-        self.why = ConnectionError(text) if passing else Refused(frame.reply_code, text)
+        self.why = ConnectionError(text) if passing else Refused(text, frame.reply_code)
         await super().server_close(frame)
 
     def send(self, *data: bytes) -> None:
@@ -1031,6 +1063,8 @@ def _pack_properties(size: int, correlation_id: str, content_type: str = MSGPACK
                      reply_to: str = '', **unusual: Any) -> bytes:
     """Encode the payload of a content header frame."""
     if any(unusual.values()):  # left to pamqp
+        # RabbitMQ can't read inf and nan, and closes the connection over them.
+        json.dumps(unusual, allow_nan=False, default=repr)
         properties = Basic.Properties(
             content_type=content_type, correlation_id=correlation_id, delivery_mode=2,
             reply_to=reply_to or None, **unusual)
@@ -1123,21 +1157,31 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
+def _short(headers: dict[str, Any]) -> dict[str, Any]:
+    return {key: value[-255:] if isinstance(value, str) else value
+            for key, value in headers.items()}
+
+
 async def _ended(*futures: Any, timeout: float | None = None) -> None:
-    if any(futures):
-        await asyncio.wait(futures, timeout=timeout)
+    if pending := [future for future in futures if future and not future.done()]:
+        await asyncio.wait(pending, timeout=timeout)
 
 
 def _text(error: BaseException) -> str:
     """`str(error)`, whatever a handler raised, as text that can be sent."""
     try:
         return str(error).encode('utf-8', 'backslashreplace').decode()
-    except Exception:
+    except BaseException:
         return f'{type(error).__name__}, whose str() fails'
+
+
+def _cut(text: str) -> str:
+    """The end of a text, as a header."""
+    end = text.encode('utf-8', 'backslashreplace')[-LONGEST_TEXT:]
+    return end.decode(errors='ignore')
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
     """The headers of a failure."""
-    text = ''.join(traceback.format_exception(error))[-LONGEST_TEXT:]
-    return {'type': type(error).__qualname__,
-            'traceback': text.encode('utf-8', 'backslashreplace').decode()}
+    return {'type': _cut(type(error).__qualname__),
+            'traceback': _cut(''.join(traceback.format_exception(error)))}

@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import pathlib
+import pickle
 import re
 import runpy
 import shutil
@@ -308,7 +309,8 @@ async def test_a_second_signal_ends_a_worker_at_once(name, queue, spawn):
     while await line(worker) != 'running':
         pass
     worker.send_signal(signal.SIGTERM)
-    assert 'stopping' in await line(worker)
+    while 'stopping' not in await line(worker):
+        assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
     status, out, err = await ended(worker, 5)
     assert status != 0
@@ -948,6 +950,7 @@ async def test_misuse_of_on_says_what_to_do(name, queue):
      ({'expires': -1}, ValueError), ({'expires': 'x'}, TypeError),
      ({'priority': 256}, ValueError), ({'priority': 1.5}, TypeError),
      ({'delay': 1, 'expires': 2}, ValueError), ({'headers': {'x': object()}}, TypeError),
+     ({'headers': {'x': [float('inf')]}}, TypeError), ({'headers': {'x': 1e300}}, TypeError),
      ({'headers': {1: 2}}, TypeError), ({'headers': ['x']}, TypeError),
      ({'headers': {'x': 'y' * 200_000}}, ValueError), ({'delay': float('nan')}, ValueError)],
 )  # fmt: skip
@@ -1058,6 +1061,125 @@ async def test_an_undecodable_body_does_not_stop_the_worker(
         await broker.publish(name, body)
     assert await (await caller.task(name, 1)).result(DEADLINE) == 1
     await broker.until(f'{name}.dead', 4)
+
+
+async def test_a_handler_may_be_registered_between_connect_and_start(name, queue):
+    await queue.connect()
+    queue.on(name)(lambda data: data + 1)
+    await queue.start_async()
+    assert await (await queue.task(name, 1)).result(DEADLINE) == 2
+
+
+async def test_close_needs_a_number_of_seconds(queue):
+    await queue.connect()
+    with pytest.raises(TypeError, match='timeout'):
+        await queue.close(timeout=None)
+
+
+def test_close_in_another_loop_does_nothing():
+    closed, left_open = Queue(port=PORT), Queue(port=PORT)
+    for q in (closed, left_open):
+        asyncio.run(q.connect())
+    asyncio.run(closed.close())
+    asyncio.run(closed.close())
+    asyncio.run(left_open.close())
+
+
+async def test_entering_in_vain_leaves_nothing_behind(unused_tcp_port):
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2), Queue(port=unused_tcp_port):
+            pass
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize('text', ['\U0001f600', '\udcff'])
+async def test_the_longest_error_is_a_dead_letter(text, name, queue, caller, broker):
+    @queue.on(name)
+    async def fail(data):
+        raise type('Long' * 20_000, (Exception,), {})(text * 30_000)
+
+    await queue.start_async()
+    await caller.task(name, no_response=True)
+    await broker.until(f'{name}.dead', 1)
+
+
+async def test_a_small_frame_max_shortens_what_describes_a_failure(name):
+    async with Queue(port=PORT, frame_max=4096) as q:
+        pass
+
+    @q.on(name)
+    async def fail(data):
+        raise ValueError('x' * 30_000)
+
+    async with q:
+        with raises_remote('x' * 30_000):
+            await (await q.task(name)).result(DEADLINE)
+
+
+async def test_who_awaits_a_result_is_not_forgotten(name, queue, caller):
+    gate, results = asyncio.Event(), []
+
+    @queue.on(name)
+    async def handler(data):
+        await gate.wait()
+        yield data
+
+    async def wait(number):
+        results.append(await (await caller.task(name, number)).result())
+
+    async def iterate(number):
+        results.append([value async for value in await caller.task(name, number)])
+
+    await queue.start_async()
+    for number in range(3):
+        asyncio.create_task(wait(number))
+        asyncio.create_task(iterate(number))
+    await true(lambda: len(queue._running) == 6)
+    gc.collect()
+    gate.set()
+    await true(lambda: len(results) == 6)
+
+
+@pytest.mark.parametrize('arguments', [{'x-message-ttl': -1}, {'x-max-length': 'no'}])
+async def test_bad_queue_arguments_are_refused(arguments, name, queue, caller):
+    caller.on(name, arguments=arguments)(print)
+    with pytest.raises(Refused, match='PRECONDITION_FAILED'):
+        await asyncio.wait_for(caller.task(name), DEADLINE)
+    queue.on(name, arguments=arguments)(print)
+    with pytest.raises(Refused, match=name):
+        await queue.start_async()
+
+
+@pytest.mark.parametrize('odd', ['consume', 'publish', 'replies', 'spare', 'aioqueue'])
+async def test_a_queue_may_have_any_name(odd, queue):
+    await asyncio.gather(*(queue.task(odd, 1, no_response=True) for _ in range(5)))
+    queue.on(odd)(lambda data: data)
+    await queue.start_async()
+    assert await (await queue.task(odd, 2)).result(DEADLINE) == 2
+    await delete_queues(odd)
+
+
+async def test_a_retry_that_fails_leaves_the_result_as_it_was(name, queue, caller):
+    queue.on(name)(lambda data: data)
+    await queue.start_async()
+    task = await caller.task(name, 1)
+    assert await task.result(DEADLINE) == 1
+    await caller.close()
+    with pytest.raises(ConnectionError):
+        await task.retry()
+    assert await task.result(DEADLINE) == 1
+
+
+def test_exceptions_can_be_pickled():
+    error = pickle.loads(pickle.dumps(RemoteException('no', 'ValueError', 'Traceback')))
+    assert (str(error), error.type, error.traceback) == (
+        'no',
+        'ValueError',
+        'Traceback',
+    )
+    refused = pickle.loads(pickle.dumps(Refused('no', 403)))
+    assert (str(refused), refused.code) == ('no', 403)
 
 
 # For the failures: a broker to kill, a load, workers that carry it.
@@ -2164,7 +2286,7 @@ async def test_sends_cancelled_while_connecting_leave_nothing_behind(name):
         await asyncio.wait_for(q.close(), 5)
     del q, task, sending
     await settled(before)
-    assert alive(aioqueue._Protocol) <= protocols
+    await true(lambda: alive(aioqueue._Protocol) <= protocols, 5)
 
 
 async def test_tasks_that_nobody_awaits_cost_no_memory_and_no_channels(
