@@ -406,9 +406,15 @@ class Queue:
         nobody waited for an answer.
         """
         key = function, args
+
+        def done(call: asyncio.Task[Any]) -> None:
+            self._shared.pop(key, None)
+            if not call.cancelled():
+                call.exception()  # those who asked may all be cancelled
+
         if key not in self._shared:
             self._shared[key] = asyncio.create_task(self._retried(function, *args))
-            self._shared[key].add_done_callback(lambda _: self._shared.pop(key, None))
+            self._shared[key].add_done_callback(done)
         return asyncio.shield(self._shared[key])
 
     async def _consume(self, link: '_Link', replies: bool = False) -> None:
