@@ -150,7 +150,7 @@ class Queue:
         self._handlers: dict[str, Any] = {}
         # By id; a task that its caller forgot is forgotten here too.
         self._awaited: Any = weakref.WeakValueDictionary()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[Any] = set()
         self._waiting: set[Any] = set()
         self._shared: dict[object, asyncio.Task[Any]] = {}
         self._supervisor: asyncio.Task[None] | None = None
@@ -435,6 +435,9 @@ class Queue:
         header = _pack_properties(len(body), correlation_id, **properties)
         message = routing_key.encode(), header, body, correlation_id
         with contextlib.suppress(Refused):
+            if link := self._link():  # nearly always, and nearly always it stays
+                with contextlib.suppress(*LOST):
+                    return await link.publish(*message)
             return bool(await self._retried(_Link.publish, *message))
         # The broker doesn't say which message it was. All that were unconfirmed are
         # sent again, each alone on a channel: what is refused alone is the culprit.
@@ -506,7 +509,6 @@ class Queue:
     def _task_received(self, handler: Any, *delivery: Any) -> None:
         work = asyncio.create_task(self._work(handler, *delivery))
         self._running.add(work)
-        work.add_done_callback(self._running.discard)
 
     async def _work(self, handler: Any, channel: '_Channel', delivery_tag: int,
                     header: bytes, body: bytes) -> None:
@@ -525,6 +527,7 @@ class Queue:
                 logger.exception('task %s of %r is delivered again', job.id, job.name)
                 await asyncio.sleep(5)
         finally:
+            self._running.discard(asyncio.current_task())
             channel.ack(delivery_tag, how)
 
     async def _run(self, handler: Any, job: Any) -> BaseException | None:
@@ -539,7 +542,8 @@ class Queue:
                 raise ValueError('malformed properties')
             data = job.body if handler.raw else unpack(job.body)
             final = None
-            async with asyncio.timeout(handler.timeout) as deadline:
+            deadline = asyncio.timeout(handler.timeout)
+            async with deadline if handler.timeout else contextlib.nullcontext():
                 failure, result = await self._call(handler, job, data)
             if failure is None:
                 final = TypeError, 'msgpack cannot carry the result'
@@ -871,6 +875,7 @@ BASIC_PUBLISH = b'\x00\x3c\x00\x28\x00\x00\x00'  # ticket 0, exchange '' (the de
 MANDATORY = b'\x01'
 BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
+FLUSH_SIZE = 4096  # bytes that are written before the end of a loop turn
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
 SETTLE = struct.Struct('>BHI4sQBB')  # Basic.Ack or Nack, a whole frame
 ACK, REQUEUE = (BASIC_ACK, 0), (BASIC_NACK, 2)  # and the bits: 2 is requeue
@@ -908,11 +913,13 @@ class _Channel(Channel):  # type: ignore[misc]
         if len(header) > room:
             raise ValueError(f'headers of {len(header)} bytes, the broker takes {room}')
         method = b'%b%c%b%b' % (BASIC_PUBLISH, len(key), key, MANDATORY)
-        frames = [(METHOD, method), (HEADER, header)]
-        frames += [(BODY, body[at:at + room]) for at in range(0, len(body), room)]
-        for kind, payload in frames:
-            start = FRAME.pack(kind, self.channel_id, len(payload))
-            self.protocol.send(start, payload, FRAME_END)
+        number = self.channel_id
+        frames = [FRAME.pack(METHOD, number, len(method)), method, FRAME_END,
+                  FRAME.pack(HEADER, number, len(header)), header, FRAME_END]
+        for at in range(0, len(body), room):
+            part = body[at:at + room]
+            frames += FRAME.pack(BODY, number, len(part)), part, FRAME_END
+        self.protocol.send(b''.join(frames))
         self.published += 1
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.unconfirmed[self.published] = future, (key, correlation_id)
@@ -1017,6 +1024,7 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.why: Exception | None = None
         self.transport: Any = None  # aioamqp forgets it when the connection is lost
         self._outgoing: list[bytes] = []
+        self._gathered = 0
         self._incomplete = b''
 
     def connection_made(self, transport: Any) -> None:
@@ -1036,16 +1044,23 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.why = ConnectionError(text) if passing else Refused(text, frame.reply_code)
         await super().server_close(frame)
 
-    def send(self, *data: bytes) -> None:
-        """Write at the end of this loop turn: one system call for all its messages."""
+    def send(self, data: bytes) -> None:
+        """Write at the end of this loop turn: one system call for many messages.
+
+        But not for too many: while more of them are made, the broker has work.
+        """
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._outgoing += data
+        self._outgoing.append(data)
+        self._gathered += len(data)
+        if self._gathered > FLUSH_SIZE:
+            self.flush()
 
     def flush(self) -> None:
         if self._outgoing and not self.transport.is_closing():
             self.transport.write(b''.join(self._outgoing))
         self._outgoing.clear()
+        self._gathered = 0
 
     def data_received(self, data: bytes) -> None:
         self._heartbeat_timer_recv_reset()
@@ -1075,11 +1090,12 @@ def _pack_properties(size: int, correlation_id: str, content_type: str = MSGPACK
             content_type=content_type, correlation_id=correlation_id, delivery_mode=2,
             reply_to=reply_to or None, **unusual)
         return ContentHeader(0, size, properties).marshal()
-    flags = USUAL_FLAGS if reply_to else USUAL_FLAGS - USUAL['reply_to']
-    kind, ident, reply = (b'%c%b' % (len(text), text) for text in (
-        content_type.encode(), correlation_id.encode(), reply_to.encode()))
-    header = CONTENT.pack(60, 0, size, flags) + kind + b'\x02' + ident
-    return header + reply if reply_to else header
+    kind, ident = content_type.encode(), correlation_id.encode()
+    reply = reply_to.encode()
+    flags = USUAL_FLAGS if reply else USUAL_FLAGS - USUAL['reply_to']
+    header = b'%b%c%b\x02%c%b' % (CONTENT.pack(60, 0, size, flags), len(kind), kind,
+                                  len(ident), ident)
+    return b'%b%c%b' % (header, len(reply), reply) if reply else header
 
 
 def _unpack_properties(header: bytes) -> dict[str, Any] | None:
