@@ -1394,7 +1394,14 @@ async def test_a_waiting_retry_survives_the_death_of_its_worker(
     task = await caller.task(name)
     await broker.until(f'{name}.delay.1000', 1)
     worker.kill()
-    queue.on(name)(lambda data: aioqueue.current.get().attempt)
+
+    @queue.on(name, retries=1, retry_delay=1)
+    async def succeed(data):
+        # It was killed before it had acknowledged, if this is the first attempt again.
+        if aioqueue.current.get().attempt == 1:
+            raise ValueError
+        return aioqueue.current.get().attempt
+
     await queue.start_async()
     assert await task.result(DEADLINE) == 2
 
