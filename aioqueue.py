@@ -504,7 +504,8 @@ class Queue:
         if task is not None:
             task._receive(properties, body)
         elif 'type' in properties.get('headers', ()):
-            logger.warning('a failure that nobody awaits any more: %s', properties)
+            logger.warning('task %s failed, and nobody awaits it any more',
+                           properties.get('correlation_id'))
 
     def _task_received(self, handler: Any, *delivery: Any) -> None:
         work = asyncio.create_task(self._work(handler, *delivery))
