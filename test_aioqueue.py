@@ -1013,10 +1013,12 @@ async def test_a_port_where_something_else_answers_does_not_hang(monkeypatch, na
 
     async def silent(reader, writer):
         await reader.read()
+        writer.close()  # or the server waits for it
 
     async def chatty(reader, writer):
         writer.write(b'SSH-2.0-OpenSSH_9.2\r\n' * 10)
         await reader.read()
+        writer.close()  # or the server waits for it
 
     for peer in (silent, chatty):
         async with await asyncio.start_server(peer, '127.0.0.1', 0) as server:
