@@ -79,6 +79,7 @@ LONGEST_TEXT = 15_000  # bytes of an error or traceback: headers have to fit a f
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 NAME = re.compile(r'[a-zA-Z0-9\-_.:@#,/+ ]+')  # what pamqp, so aioamqp, lets pass
 DELAY_QUEUE = re.compile(r'(.+)\.delay\.(\d+)')
+DELAY_SUFFIX = f'.delay.{LONGEST_DELAY}000'  # the longest
 OPTIONS = ('login', 'password', 'virtualhost', 'login_method', 'insist', 'heartbeat',
            'channel_max', 'frame_max', 'client_properties')
 LOST = (ConnectionError, aioamqp.AioamqpException)
@@ -177,7 +178,7 @@ class Queue:
         Raises `TypeError` or `ValueError` for what can't be used or a second handler of
         one queue, `RuntimeError` after the start.
         """
-        _check_name(queue, '.delay.4294367295' if retries else '.dead')
+        _check_name(queue, DELAY_SUFFIX if retries else '.dead')
         _check('prefetch_count', prefetch_count, int, 1, 65535)
         _check('prefetch_size', prefetch_size, int, 0, 2**32 - 1)
         _check('retries', retries, int, 0, 1000)
@@ -292,6 +293,7 @@ class Queue:
         for work in others:
             work.cancel()
         await _ended(*others, timeout=CLOSE_DEADLINE)
+        self._running -= others  # one that was cancelled before it began is there yet
         if link := self._link():
             await link.close(deadline, self._reply_queue)
         self._supervisor.cancel()
@@ -332,7 +334,7 @@ class Queue:
         broker refuses (a message too large, a full queue), `ConnectionError` when the
         Queue is closed.
         """
-        _check_name(name, '.delay.4294367295' if delay else '')
+        _check_name(name, DELAY_SUFFIX if delay else '')
         _check('delay', delay, (int, float), 0, LONGEST_DELAY)
         _check('expires', expires, (int, float, NoneType), 0, LONGEST_DELAY)
         _check('priority', priority, (int, NoneType), 0, 255)
@@ -379,9 +381,9 @@ class Queue:
             # comes at once, after a failure with every host in `retry` seconds.
             failures = [] if time() - up_since > 1 else [*failures, why]
             if len(failures) == len(self._addresses):
-                final = [why for why in failures if _is_final(why)]
-                if starting and (final or self._retry is False):
-                    self._up.set_exception(*final[:1] or failures[-1:])
+                refusals = [failure for failure in failures if _is_final(failure)]
+                if starting and (refusals or self._retry is False):
+                    self._up.set_exception([*failures, *refusals][-1])
                     return
                 failures = []
                 await asyncio.sleep(5 if self._retry is False else self._retry)
@@ -1031,9 +1033,6 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.transport = transport
-        # aioamqp closes a peer without heartbeats politely: that waits until the peer
-        # has read what is left to send.
-        self._stream_writer.close = transport.abort
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
