@@ -155,6 +155,7 @@ class Queue:
         self._waiting: set[Any] = set()
         self._shared: dict[object, asyncio.Task[Any]] = {}
         self._supervisor: asyncio.Task[None] | None = None
+        self._link: _Link | None = None  # if it is up
         self._consuming = self._replying = self._stopped = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -235,8 +236,8 @@ class Queue:
             await self._once(self._consume)
         except BaseException as error:
             self._consuming = False
-            if isinstance(error, Exception) and (link := self._link()):
-                link.drop('the start failed')
+            if isinstance(error, Exception) and self._link:
+                self._link.drop('the start failed')
             raise
 
     def start(self) -> None:
@@ -281,8 +282,8 @@ class Queue:
     async def _close(self, timeout: float, caller: Any) -> None:
         assert self._supervisor
         deadline = asyncio.get_running_loop().time() + timeout
-        if link := self._link():
-            await link.stop_consuming(*self._handlers)
+        if self._link:
+            await self._link.stop_consuming(*self._handlers)
         for handler in self._handlers.values():
             # A delivery that waits for a slot is handed back, which frees the slot for
             # the next that waits: one is enough.
@@ -294,14 +295,12 @@ class Queue:
             work.cancel()
         await _ended(*others, timeout=CLOSE_DEADLINE)
         self._running -= others  # one that was cancelled before it began is there yet
-        if link := self._link():
-            await link.close(deadline, self._reply_queue)
+        if self._link:
+            await self._link.close(deadline, self._reply_queue)
         self._supervisor.cancel()
         await _ended(self._supervisor)
         self._consuming = False
         closed = ConnectionError('the Queue was closed; connect() opens it again')
-        if self._up.done():
-            self._up = asyncio.get_running_loop().create_future()
         self._up.set_exception(closed)
         self._up.exception()  # there may be nobody who waits to hear it
         for task in list(self._awaited.values()):
@@ -364,7 +363,7 @@ class Queue:
                 await link.connect()
                 await self._consume(link)
                 await link.channel('publish')
-                link.announced = True
+                self._link = link
                 self._up.set_result(link)
                 starting, up_since = False, time()
                 logger.info('connected to %s', link.address)
@@ -388,14 +387,10 @@ class Queue:
                 failures = []
                 await asyncio.sleep(5 if self._retry is False else self._retry)
 
-    def _link(self) -> '_Link | None':
-        is_up = self._supervisor and not self._supervisor.done() and self._up.done()
-        return self._up.result() if is_up else None
-
     async def _retried(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call `function(link, *args)`; when that is lost meanwhile, with the next."""
         while True:
-            link = await asyncio.shield(self._up)
+            link = self._link or await asyncio.shield(self._up)
             try:
                 return await function(link, *args)
             except LOST as error:
@@ -437,9 +432,6 @@ class Queue:
         header = _pack_properties(len(body), correlation_id, **properties)
         message = routing_key.encode(), header, body, correlation_id
         with contextlib.suppress(Refused):
-            if link := self._link():  # nearly always, and nearly always it stays
-                with contextlib.suppress(*LOST):
-                    return await link.publish(*message)
             return bool(await self._retried(_Link.publish, *message))
         # The broker doesn't say which message it was. All that were unconfirmed are
         # sent again, each alone on a channel: what is refused alone is the culprit.
@@ -697,7 +689,7 @@ class Task:
                 _pack_properties(0, self.id, **properties)
         except Exception as error:
             raise TypeError(f'the task cannot be sent: {error}') from error
-        if not queue._closing:
+        if not queue._link and not queue._closing:
             await queue.connect()
         if not self.no_response:
             if not queue._replying:
@@ -778,7 +770,6 @@ class _Link:
         self.queue, self.options = queue, options
         self.address = f'{options["host"]}:{options["port"]}'
         self.broken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.announced = False  # as the result of queue._up
         self.lock, self.spare = asyncio.Lock(), asyncio.Lock()
         self.protocols: list[_Protocol] = []
         self.channels: dict[str, _Channel] = {}  # by purpose
@@ -803,8 +794,8 @@ class _Link:
     def drop(self, why: object) -> None:
         """Give it up, once. A late signal of this one can't touch its successor."""
         _resolve(self.broken, why)
-        if self.announced:
-            self.announced = False
+        if self.queue._link is self:
+            self.queue._link = None
             self.queue._up = asyncio.get_running_loop().create_future()
         for protocol in self.protocols:
             if protocol.transport:
@@ -883,10 +874,14 @@ OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
 SETTLE = struct.Struct('>BHI4sQBB')  # Basic.Ack or Nack, a whole frame
 ACK, REQUEUE = (BASIC_ACK, 0), (BASIC_NACK, 2)  # and the bits: 2 is requeue
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
-# The properties that nearly every message has, in their order on the wire.
-USUAL = {'content_type': 0x8000, 'delivery_mode': 0x1000, 'correlation_id': 0x0400,
-         'reply_to': 0x0200}
-USUAL_FLAGS = sum(USUAL.values())
+# The content header of nearly every message: class, weight, body size, flags that say
+# which properties follow, and these, each after its length: content_type, delivery_mode
+# (2: on disk), correlation_id and perhaps reply_to.
+USUAL = re.compile(
+    rb'\x00\x3c\x00\x00.{8}[\x94\x96]\x00'
+    rb'[\x13\x18](application/msgpack|application/octet-stream)\x02\x20(.{32})'
+    rb'(?:\x2f(.{47}))?', re.DOTALL)
+NO_REPLY, REPLY = 0x9400, 0x9600  # the flags
 
 
 class _Channel(Channel):  # type: ignore[misc]
@@ -1090,30 +1085,22 @@ def _pack_properties(size: int, correlation_id: str, content_type: str = MSGPACK
             content_type=content_type, correlation_id=correlation_id, delivery_mode=2,
             reply_to=reply_to or None, **unusual)
         return ContentHeader(0, size, properties).marshal()
-    kind, ident = content_type.encode(), correlation_id.encode()
-    reply = reply_to.encode()
-    flags = USUAL_FLAGS if reply else USUAL_FLAGS - USUAL['reply_to']
-    header = b'%b%c%b\x02%c%b' % (CONTENT.pack(60, 0, size, flags), len(kind), kind,
-                                  len(ident), ident)
+    kind, ident, reply = content_type.encode(), correlation_id.encode(), reply_to.encode()
+    header = b'%b%c%b\x02%c%b' % (CONTENT.pack(60, 0, size, REPLY if reply else NO_REPLY),
+                                  len(kind), kind, len(ident), ident)
     return b'%b%c%b' % (header, len(reply), reply) if reply else header
 
 
 def _unpack_properties(header: bytes) -> dict[str, Any] | None:
     """Decode the payload of a content header frame; None if it is malformed."""
     try:
-        flags = CONTENT.unpack_from(header)[3]
-        if flags & ~USUAL_FLAGS:
-            content = ContentHeader()
-            content.unmarshal(header)
-            return {name: value for name, value in content.properties
-                    if value is not None}
-        properties, start = {}, CONTENT.size
-        for name, flag in USUAL.items():
-            if flags & flag:  # the delivery mode is one octet, the others short strings
-                end = start + 1 + (header[start] if name != 'delivery_mode' else 0)
-                properties[name] = header[start + 1:end].decode()
-                start = end
-        return properties
+        if usual := USUAL.fullmatch(header):
+            kind, ident, reply = usual.groups(b'')
+            return {'content_type': kind.decode(), 'correlation_id': ident.decode(),
+                    'reply_to': reply.decode()}
+        content = ContentHeader()
+        content.unmarshal(header)
+        return {name: value for name, value in content.properties if value is not None}
     except Exception:
         return None
 
