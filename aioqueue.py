@@ -74,7 +74,7 @@ DELIVERY_LIMIT = 10
 # Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
 # one does, without a word.
 NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-LONGEST_TEXT = 15_000  # bytes of an error or traceback: headers have to fit a frame
+LONGEST_TEXT = 10_000  # characters of an error or traceback: headers fit one frame
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 NAME = re.compile(r'[a-zA-Z0-9\-_.:@#,/+ ]+')  # what pamqp, so aioamqp, lets pass
@@ -228,16 +228,15 @@ class Queue:
         """Connect, declare the queue of every handler and consume from it.
 
         Raises what `connect()` raises, and `Refused` if the broker refuses a queue: one
-        that exists with other arguments, for instance.
+        that exists with other arguments, for instance. Then the Queue is closed.
         """
         self._consuming = True
         try:
             await self.connect()
             await self._once(self._consume)
-        except BaseException as error:
+        except BaseException:
             self._consuming = False
-            if isinstance(error, Exception) and self._link:
-                self._link.drop('the start failed')
+            await self.close(0)
             raise
 
     def start(self) -> None:
@@ -307,11 +306,7 @@ class Queue:
             task._finish(closed, None)
 
     async def __aenter__(self) -> 'Queue':
-        try:
-            await self.start_async()
-        except BaseException:  # there will be no __aexit__
-            await self.close()
-            raise
+        await self.start_async()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -615,14 +610,15 @@ class Queue:
         """Have the reply, the retry or the dead letter of a task confirmed."""
         headers = {'parts': job.parts} if job.parts is not None else {}
         if failure is not None:
+            error = _text(failure)
             logger.warning('task %s of %r failed, attempt %s: %s', job.id, job.name,
-                           job.attempt, _text(failure))
+                           job.attempt, error)
             if job.attempt <= handler.retries and not job.final:
                 delay = min(handler.retry_delay * 2 ** (job.attempt - 1), LONGEST_DELAY)
                 retry = {'x-attempt': job.attempt + 1}
                 await self._resend(job, job.name, retry, delay, job.reply_to)
                 return
-            job.reply, headers = pack([_text(failure), None]), _describe(failure)
+            job.reply, headers = pack([error, None]), _describe(failure)
         answered = False
         if job.reply_to:
             try:
@@ -637,7 +633,7 @@ class Queue:
                     await self._settle(handler, job, refused)
                     return
         if failure is not None and (not answered or job.deliveries >= DELIVERY_LIMIT):
-            headers |= {'error': _cut(_text(failure)), 'attempts': job.attempt}
+            headers |= {'error': error[-LONGEST_TEXT:], 'attempts': job.attempt}
             await self._resend(job, f'{job.name}.dead', headers)
 
     async def _resend(self, job: Any, name: str, headers: dict[str, Any],
@@ -1085,9 +1081,10 @@ def _pack_properties(size: int, correlation_id: str, content_type: str = MSGPACK
             content_type=content_type, correlation_id=correlation_id, delivery_mode=2,
             reply_to=reply_to or None, **unusual)
         return ContentHeader(0, size, properties).marshal()
-    kind, ident, reply = content_type.encode(), correlation_id.encode(), reply_to.encode()
-    header = b'%b%c%b\x02%c%b' % (CONTENT.pack(60, 0, size, REPLY if reply else NO_REPLY),
-                                  len(kind), kind, len(ident), ident)
+    kind, ident = content_type.encode(), correlation_id.encode()
+    reply = reply_to.encode()
+    header = CONTENT.pack(60, 0, size, REPLY if reply else NO_REPLY)
+    header = b'%b%c%b\x02%c%b' % (header, len(kind), kind, len(ident), ident)
     return b'%b%c%b' % (header, len(reply), reply) if reply else header
 
 
@@ -1176,21 +1173,16 @@ async def _ended(*futures: Any, timeout: float | None = None) -> None:
         await asyncio.wait(pending, timeout=timeout)
 
 
-def _text(error: BaseException) -> str:
-    """`str(error)`, whatever a handler raised, as text that can be sent."""
+def _text(value: Any) -> str:
+    """`str(value)`, whatever a handler raised, as text that can be sent."""
     try:
-        return str(error).encode('utf-8', 'backslashreplace').decode()
+        return str(value).encode('utf-8', 'backslashreplace').decode()
     except BaseException:
-        return f'{type(error).__name__}, whose str() fails'
-
-
-def _cut(text: str) -> str:
-    """The end of a text, as a header."""
-    end = text.encode('utf-8', 'backslashreplace')[-LONGEST_TEXT:]
-    return end.decode(errors='ignore')
+        return f'{type(value).__name__}, whose str() fails'
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
     """The headers of a failure."""
-    return {'type': _cut(type(error).__qualname__),
-            'traceback': _cut(''.join(traceback.format_exception(error)))}
+    lines = ''.join(traceback.format_exception(error))
+    return {'type': _text(type(error).__qualname__)[-LONGEST_TEXT:],
+            'traceback': _text(lines)[-LONGEST_TEXT:]}
