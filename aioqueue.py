@@ -385,7 +385,7 @@ class Queue:
     async def _retried(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call `function(link, *args)`; when that is lost meanwhile, with the next."""
         while True:
-            link = self._link or await asyncio.shield(self._up)
+            link: _Link = self._link or await asyncio.shield(self._up)
             try:
                 return await function(link, *args)
             except LOST as error:
@@ -867,7 +867,6 @@ BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 FLUSH_SIZE = 4096  # bytes that are written before the end of a loop turn
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
-SETTLE = struct.Struct('>BHI4sQBB')  # Basic.Ack or Nack, a whole frame
 ACK, REQUEUE = (BASIC_ACK, 0), (BASIC_NACK, 2)  # and the bits: 2 is requeue
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The content header of nearly every message: class, weight, body size, flags that say
@@ -907,12 +906,9 @@ class _Channel(Channel):  # type: ignore[misc]
         if len(header) > room:
             raise ValueError(f'headers of {len(header)} bytes, the broker takes {room}')
         method = b'%b%c%b%b' % (BASIC_PUBLISH, len(key), key, MANDATORY)
-        number = self.channel_id
-        frames = [FRAME.pack(METHOD, number, len(method)), method, FRAME_END,
-                  FRAME.pack(HEADER, number, len(header)), header, FRAME_END]
+        frames = [self.frame(METHOD, method), self.frame(HEADER, header)]
         for at in range(0, len(body), room):
-            part = body[at:at + room]
-            frames += FRAME.pack(BODY, number, len(part)), part, FRAME_END
+            frames.append(self.frame(BODY, body[at:at + room]))
         self.protocol.send(b''.join(frames))
         self.published += 1
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -921,8 +917,11 @@ class _Channel(Channel):  # type: ignore[misc]
 
     def ack(self, delivery_tag: int, how: tuple[bytes, int] = ACK) -> None:
         if self.is_open:  # else it is forgotten: the broker delivers the message again
-            self.protocol.send(SETTLE.pack(METHOD, self.channel_id, 13, how[0],
-                                           delivery_tag, how[1], FRAME_END[0]))
+            method = b'%b%b%c' % (how[0], delivery_tag.to_bytes(8), how[1])
+            self.protocol.send(self.frame(METHOD, method))
+
+    def frame(self, kind: int, payload: bytes) -> bytes:
+        return FRAME.pack(kind, self.channel_id, len(payload)) + payload + FRAME_END
 
     def frame_received(self, kind: int, payload: bytes) -> None:
         if kind == METHOD:
@@ -1017,8 +1016,7 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.link = link
         self.why: Exception | None = None
         self.transport: Any = None  # aioamqp forgets it when the connection is lost
-        self._outgoing: list[bytes] = []
-        self._gathered = 0
+        self._outgoing = bytearray()
         self._incomplete = b''
 
     def connection_made(self, transport: Any) -> None:
@@ -1042,16 +1040,14 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         """
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._outgoing.append(data)
-        self._gathered += len(data)
-        if self._gathered > FLUSH_SIZE:
+        self._outgoing += data
+        if len(self._outgoing) > FLUSH_SIZE:
             self.flush()
 
     def flush(self) -> None:
         if self._outgoing and not self.transport.is_closing():
-            self.transport.write(b''.join(self._outgoing))
-        self._outgoing.clear()
-        self._gathered = 0
+            self.transport.write(self._outgoing)
+        self._outgoing = bytearray()  # the transport may keep the old one
 
     def data_received(self, data: bytes) -> None:
         self._heartbeat_timer_recv_reset()
