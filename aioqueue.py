@@ -385,7 +385,7 @@ class Queue:
     async def _retried(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call `function(link, *args)`; when that is lost meanwhile, with the next."""
         while True:
-            link: _Link = self._link or await asyncio.shield(self._up)
+            link = self._link if self._link else await asyncio.shield(self._up)
             try:
                 return await function(link, *args)
             except LOST as error:
