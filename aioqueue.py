@@ -44,7 +44,6 @@ import struct
 import threading
 import traceback
 import weakref
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from types import NoneType, SimpleNamespace
 from typing import Any, TypeVar
@@ -582,12 +581,11 @@ class Queue:
             outcome = None, function(data)
             if inspect.isgenerator(outcome[1]):
                 job.parts = 0
-                with contextlib.closing(outcome[1]) as values:
-                    for value in values:
-                        sending = self._send_part(job, value)
-                        if not asyncio.run_coroutine_threadsafe(sending, loop).result():
-                            break
-                outcome = None, None
+                for value in outcome[1]:
+                    sending = self._send_part(job, value)
+                    if not asyncio.run_coroutine_threadsafe(sending, loop).result():
+                        break
+                outcome = None, None  # the last reference: it closes the generator
         except BaseException as error:
             outcome = error, None
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -894,7 +892,7 @@ class _Channel(Channel):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.published = 0
         self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[bytes, str]]] = {}
-        self.returned: Counter[tuple[bytes, str]] = Counter()
+        self.returned: list[tuple[bytes, str]] = []
         self.method = self.header = b''  # of the message that is coming in
         self.chunks: list[bytes] = []
         self.missing = 0
@@ -951,9 +949,9 @@ class _Channel(Channel):  # type: ignore[misc]
             tags = list(itertools.takewhile(delivery_tag.__ge__, self.unconfirmed))
         for tag in tags:
             future, message = self.unconfirmed.pop(tag)
-            returned = self.returned.pop(message, 0)
-            if returned > 1:
-                self.returned[message] = returned - 1
+            returned = message in self.returned
+            if returned:
+                self.returned.remove(message)
             if self.method.startswith(BASIC_ACK):
                 _resolve(future, not returned)
             elif not future.done():
@@ -969,7 +967,7 @@ class _Channel(Channel):  # type: ignore[misc]
         key = exchange + 1 + method[exchange]
         properties = _unpack_properties(self.header) or {}
         routing_key = method[key + 1:key + 1 + method[key]]
-        self.returned[routing_key, properties.get('correlation_id', '')] += 1
+        self.returned.append((routing_key, properties.get('correlation_id', '')))
 
     async def server_basic_cancel(self, frame: Any) -> None:
         """The queue was deleted, or its node died: the channel stays, but deaf."""

@@ -1465,6 +1465,22 @@ async def test_delay_queues_go_away_by_themselves(name, caller, broker, monkeypa
     await broker.until(name, 4)
 
 
+async def test_a_delay_queue_outlives_what_reached_it_late(
+    name, node, node_caller, monkeypatch
+):
+    monkeypatch.setattr(aioqueue, 'DELAY_QUEUE_LEASE', 500)
+    await node.ctl('set_vm_memory_high_watermark absolute 1')
+    # The broker takes the first, and lets the second wait until the alarm is over.
+    sending = [
+        node_caller.task(name, number, delay=3, no_response=True) for number in range(2)
+    ]
+    sending = asyncio.gather(*sending)
+    await node.ctl('set_vm_memory_high_watermark 0.4')
+    await asyncio.wait_for(sending, DEADLINE)
+    async with Broker.connected(node.port) as broker:
+        await broker.until(name, 2)
+
+
 async def test_a_delay_and_confirmed_tasks_survive_a_killed_broker(
     name, node, node_queue, node_caller
 ):
