@@ -328,15 +328,18 @@ class Queue:
         Queue is closed.
         """
         _check_name(name, DELAY_SUFFIX if delay else '')
-        _check('delay', delay, (int, float), 0, LONGEST_DELAY)
-        _check('expires', expires, (int, float, NoneType), 0, LONGEST_DELAY)
-        _check('priority', priority, (int, NoneType), 0, 255)
-        if delay and expires is not None:
-            raise ValueError('a task has either a delay or expires, not both')
-        properties = {'content_type': RAW if raw else MSGPACK, 'headers': headers,
-                      'priority': priority}
-        if expires is not None:
-            properties['expiration'] = str(round(expires * 1000))
+        properties: dict[str, Any] = {'content_type': RAW if raw else MSGPACK}
+        if headers:
+            properties['headers'] = headers
+        if delay != 0 or expires is not None or priority is not None:
+            _check('delay', delay, (int, float), 0, LONGEST_DELAY)
+            _check('expires', expires, (int, float, NoneType), 0, LONGEST_DELAY)
+            _check('priority', priority, (int, NoneType), 0, 255)
+            if delay and expires is not None:
+                raise ValueError('a task has either a delay or expires, not both')
+            if expires is not None:
+                properties['expiration'] = str(round(expires * 1000))
+            properties['priority'] = priority
         task = Task(self, name, data, no_response, raw, delay, properties)
         await task._send()
         return task
@@ -425,8 +428,14 @@ class Queue:
         """Publish until the broker has confirmed it; False: there is no such queue."""
         header = _pack_properties(len(body), correlation_id, **properties)
         message = routing_key.encode(), header, body, correlation_id
-        with contextlib.suppress(Refused):
-            return bool(await self._retried(_Link.publish, *message))
+        while True:
+            link = self._link if self._link else await asyncio.shield(self._up)
+            try:
+                return await link.publish(*message)
+            except LOST as error:
+                link.drop(error)
+            except Refused:
+                break
         # The broker doesn't say which message it was. All that were unconfirmed are
         # sent again, each alone on a channel: what is refused alone is the culprit.
         for pause in NACK_PAUSES:
@@ -679,7 +688,7 @@ class Task:
         queue, properties = self._queue, self._properties
         try:
             body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
-            if properties['headers']:  # the rest has been checked
+            if 'headers' in properties:  # the rest has been checked
                 _pack_properties(0, self.id, **properties)
         except Exception as error:
             raise TypeError(f'the task cannot be sent: {error}') from error
@@ -947,12 +956,13 @@ class _Channel(Channel):  # type: ignore[misc]
         tags = [delivery_tag]
         if self.method[12] & 1:  # multiple: all up to this one
             tags = list(itertools.takewhile(delivery_tag.__ge__, self.unconfirmed))
+        acked = self.method.startswith(BASIC_ACK)
         for tag in tags:
             future, message = self.unconfirmed.pop(tag)
             returned = message in self.returned
             if returned:
                 self.returned.remove(message)
-            if self.method.startswith(BASIC_ACK):
+            if acked:
                 _resolve(future, not returned)
             elif not future.done():
                 future.set_exception(Refused('refused, without a word: queue full?'))
