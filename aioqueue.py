@@ -235,7 +235,7 @@ class Queue:
             await self._once(self._consume)
         except BaseException:
             self._consuming = False
-            await self.close(0)
+            await self.close()
             raise
 
     def start(self) -> None:
