@@ -1024,7 +1024,8 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.link = link
         self.why: Exception | None = None
         self.transport: Any = None  # aioamqp forgets it when the connection is lost
-        self._outgoing = bytearray()
+        self._outgoing: list[bytes] = []
+        self._gathered = 0
         self._incomplete = b''
 
     def connection_made(self, transport: Any) -> None:
@@ -1048,14 +1049,16 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         """
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._outgoing += data
-        if len(self._outgoing) > FLUSH_SIZE:
+        self._outgoing.append(data)
+        self._gathered += len(data)
+        if self._gathered > FLUSH_SIZE:
             self.flush()
 
     def flush(self) -> None:
         if self._outgoing and not self.transport.is_closing():
-            self.transport.write(self._outgoing)
-        self._outgoing = bytearray()  # the transport may keep the old one
+            self.transport.write(b''.join(self._outgoing))
+        self._outgoing.clear()
+        self._gathered = 0
 
     def data_received(self, data: bytes) -> None:
         self._heartbeat_timer_recv_reset()
