@@ -431,7 +431,10 @@ class Queue:
         while True:
             link = self._link if self._link else await asyncio.shield(self._up)
             try:
-                return await link.publish(*message)
+                channel = link.channels['publish']
+                if not channel.is_open:  # the broker closed it: it refused a message
+                    channel = await self._once(_Link.channel, 'publish')
+                return await channel.publish(*message)
             except LOST as error:
                 link.drop(error)
             except Refused:
@@ -811,12 +814,6 @@ class _Link:
             await channel.confirm_select()
             self.channels[purpose] = channel
         return self.channels[purpose]
-
-    async def publish(self, *message: Any) -> bool:
-        channel = self.channels['publish']
-        if not channel.is_open:
-            channel = await self.queue._once(_Link.channel, 'publish')
-        return await channel.publish(*message)
 
     async def alone(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Do one thing at a time, on a channel that the broker may close over it."""
