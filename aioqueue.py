@@ -76,11 +76,15 @@ NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 LONGEST_TEXT = 10_000  # characters of an error or traceback: headers fit one frame
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
-NAME = re.compile(r'[a-zA-Z0-9\-_.:@#,/+ ]+')  # what pamqp, so aioamqp, lets pass
+# What pamqp, so aioamqp, lets pass; and no name that means something else.
+NAME = re.compile(r'(?!amq\.rabbitmq\.)(?!.*\.delay\.\d+$)[a-zA-Z0-9\-_.:@#,/+ ]+')
 DELAY_QUEUE = re.compile(r'(.+)\.delay\.(\d+)')
 DELAY_SUFFIX = f'.delay.{LONGEST_DELAY}000'  # the longest
-OPTIONS = ('login', 'password', 'virtualhost', 'login_method', 'insist', 'heartbeat',
-           'channel_max', 'frame_max', 'client_properties')
+OPTIONS = {'login': str, 'password': str, 'virtualhost': str, 'login_method': str,
+           'insist': bool, 'client_properties': dict}
+# With a heartbeat of 0 aioamqp sends one after the other, without a pause.
+NUMBERS = {'heartbeat': (1, 65535), 'channel_max': (1, 65535),
+           'frame_max': (4096, 2**31)}
 LOST = (ConnectionError, aioamqp.AioamqpException)
 # A message that is sent again keeps these properties, and loses these headers: by them
 # the broker would take a retry for a cycle of dead letters, and drop it.
@@ -141,8 +145,12 @@ class Queue:
             logger.setLevel(log_level)
         if retry is not False:
             _check('retry', retry, (int, float), 0, LONGEST_DELAY)
-        if unknown := set(connect_kwargs) - set(OPTIONS):
-            raise TypeError(f'Queue() has no options {unknown}, it has {OPTIONS}')
+        for name, value in connect_kwargs.items():
+            if name in NUMBERS:
+                _check(name, value, int, *NUMBERS[name])
+            elif not isinstance(value, OPTIONS.get(name, ())):
+                raise TypeError(f'Queue() takes no {name}={type(value).__name__}, but '
+                                f'{", ".join((*OPTIONS, *NUMBERS))}')
         hosts = host if isinstance(host, (list, tuple)) and host else [host]
         self._addresses = [_address(each, port, ssl, connect_kwargs) for each in hosts]
         self._retry = retry
@@ -186,10 +194,16 @@ class Queue:
         _check('timeout', timeout, (int, float, NoneType), 0.001, LONGEST_DELAY)
         if self._consuming:
             raise RuntimeError(f'register the handler of {queue!r} before the start')
-        if queue in self._handlers:
-            raise ValueError(f'{queue!r} has a handler already')
+        try:
+            _pack_properties(0, '', headers=arguments)
+        except Exception as error:
+            raise TypeError(f'arguments of {queue!r}: {error}') from error
 
         def register(function: F) -> F:
+            if queue in self._handlers:
+                raise ValueError(f'{queue!r} has a handler already')
+            if not callable(function):
+                raise TypeError(f'a handler is a function, not {function!r}')
             is_async = (inspect.iscoroutinefunction(function)
                         or inspect.isasyncgenfunction(function))
             if timeout is not None and not is_async:
@@ -214,6 +228,7 @@ class Queue:
         with `retry=False` the first failure of any kind. A connection that is lost
         later comes back by itself.
         """
+        await _ended(self._closing)
         if self._supervisor is None or self._supervisor.done():
             self._replying, self._stopped, self._closing = False, False, None
             self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
@@ -221,6 +236,7 @@ class Queue:
                 handler.slots = asyncio.Semaphore(handler.qos[1])
             self._up: asyncio.Future[_Link] = asyncio.get_running_loop().create_future()
             self._supervisor = asyncio.create_task(self._supervise())
+            self._supervisor.add_done_callback(self._closed)
         await asyncio.shield(self._up)
 
     async def start_async(self) -> None:
@@ -229,13 +245,14 @@ class Queue:
         Raises what `connect()` raises, and `Refused` if the broker refuses a queue: one
         that exists with other arguments, for instance. Then the Queue is closed.
         """
-        self._consuming = True
+        await _ended(self._closing)
+        started, self._consuming = self._consuming, True
         try:
             await self.connect()
             await self._once(self._consume)
         except BaseException:
-            self._consuming = False
-            await self.close()
+            if not started:
+                await self.close()
             raise
 
     def start(self) -> None:
@@ -297,9 +314,13 @@ class Queue:
             await self._link.close(deadline, self._reply_queue)
         self._supervisor.cancel()
         await _ended(self._supervisor)
+
+    def _closed(self, _: object) -> None:
+        """By `close()`, by the end of the event loop, or since the start failed."""
         self._consuming = False
         closed = ConnectionError('the Queue was closed; connect() opens it again')
-        self._up.set_exception(closed)
+        if not self._up.done():
+            self._up.set_exception(closed)
         self._up.exception()  # there may be nobody who waits to hear it
         for task in list(self._awaited.values()):
             task._finish(closed, None)
@@ -366,7 +387,8 @@ class Queue:
                 logger.info('connected to %s', link.address)
                 why = await link.broken
             except Exception as error:
-                why = error
+                link.drop(error)
+                why = link.broken.result()  # what came first
             finally:
                 link.drop('closed')
             if not self._closing:
@@ -392,6 +414,9 @@ class Queue:
                 return await function(link, *args)
             except LOST as error:
                 link.drop(error)
+                why = link.broken.result()
+                if function == self._consume and _is_final(why):
+                    raise why from None  # what it asks for costs the connection
 
     def _once(self, function: Callable[..., Any], *args: Any) -> Any:
         """The same, in one call for all who ask for it at the same time.
@@ -486,7 +511,7 @@ class Queue:
                               'x-overflow': 'reject-publish',
                               'x-expires': ttl + QUORUM_LEASE}
         else:
-            with contextlib.suppress(Refused):  # 404: it has to be declared
+            with contextlib.suppress(Refused):  # mostly 404: then declare it
                 await link.alone('queue_declare', name, passive=True)
                 return
         try:
@@ -534,7 +559,9 @@ class Queue:
     async def _run(self, handler: Any, job: Any) -> BaseException | None:
         """Run the handler. Return its error, or None with the reply in `job.reply`."""
         failure: BaseException | None = None
-        final: Any = RuntimeError, 'it seems to kill its workers'  # what fails for good
+        # What an error now means: None is a failure of the handler itself, which may
+        # run again; else the type and the first words of one that stays the same.
+        final: Any = RuntimeError, 'it seems to kill its workers'
         try:
             if job.deliveries >= DELIVERY_LIMIT:
                 raise ValueError(f'{job.deliveries} deliveries, and never settled')
@@ -556,12 +583,15 @@ class Queue:
             failure = final[0](f'{final[1]}: {error}') if final else error
             if isinstance(error, TimeoutError) and deadline.expired():
                 failure = TimeoutError(f'it ran longer than {handler.timeout} seconds')
-        job.final = bool(final)  # then to run it again mends nothing
+        job.final = bool(final)
         return failure
 
     async def _call(self, handler: Any, job: Any,
                     data: Any) -> tuple[BaseException | None, Any]:
-        """Call the handler; return the error of a plain one or None, and the result."""
+        """Call the handler; return the error of a plain one or None, and the result.
+
+        Returned, for a coroutine that raises StopIteration gets a RuntimeError instead.
+        """
         failure = None
         if handler.is_async:
             result = handler.function(data)
@@ -593,11 +623,12 @@ class Queue:
             outcome = None, function(data)
             if inspect.isgenerator(outcome[1]):
                 job.parts = 0
-                for value in outcome[1]:
-                    sending = self._send_part(job, value)
-                    if not asyncio.run_coroutine_threadsafe(sending, loop).result():
-                        break
-                outcome = None, None  # the last reference: it closes the generator
+                with contextlib.closing(outcome[1]) as values:
+                    for value in values:
+                        sending = self._send_part(job, value)
+                        if not asyncio.run_coroutine_threadsafe(sending, loop).result():
+                            break
+                outcome = None, None
         except BaseException as error:
             outcome = error, None
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -645,6 +676,8 @@ class Queue:
         if failure is not None and (not answered or job.deliveries >= DELIVERY_LIMIT):
             headers |= {'error': error[-LONGEST_TEXT:], 'attempts': job.attempt}
             await self._resend(job, f'{job.name}.dead', headers)
+        elif job.reply_to and not answered:
+            logger.info('task %s of %r: its caller is gone', job.id, job.name)
 
     async def _resend(self, job: Any, name: str, headers: dict[str, Any],
                       delay: float = 0, reply_to: str = '') -> None:
@@ -656,7 +689,7 @@ class Queue:
         try:
             await self._send(name, job.body, job.id, delay, reply_to=reply_to,
                              headers=past | headers, **kept)
-        except (TypeError, ValueError):  # headers that came in but can't go out again
+        except (TypeError, ValueError, OverflowError):  # headers that can't go out
             await self._send(name, job.body, job.id, delay, reply_to=reply_to,
                              headers=_short(headers))
 
@@ -848,7 +881,7 @@ class _Link:
                        for future, _ in channel.unconfirmed.values()]
         await _ended(*unconfirmed, timeout=deadline - asyncio.get_running_loop().time())
         await self.stop_consuming(reply_queue)
-        with contextlib.suppress(TimeoutError, *LOST):
+        with contextlib.suppress(Exception):  # whatever is broken, it is over
             async with asyncio.timeout(CLOSE_DEADLINE):
                 if reply_queue in self.consumers:
                     channel = self.consumers[reply_queue]
@@ -995,7 +1028,7 @@ class _Channel(Channel):  # type: ignore[misc]
                 future.set_exception(error)
         self.unconfirmed.clear()
         if self.link:
-            self.link.drop(error)
+            self.link.drop(self.protocol.why or error)
 
 
 class _Protocol(AmqpProtocol):  # type: ignore[misc]
@@ -1012,7 +1045,7 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         name = f'aioqueue {os.uname().nodename}:{os.getpid()} {role}'
         properties = {'product': 'aioqueue', 'version': __version__,
                       'connection_name': name, **options.pop('client_properties', {})}
-        # These replace all that aioamqp announces by itself.
+        # This replaces all capabilities that aioamqp announces by itself.
         properties['capabilities'] = dict.fromkeys((
             'authentication_failure_close', 'basic.nack', 'consumer_cancel_notify',
             'publisher_confirms'), True)
@@ -1128,6 +1161,8 @@ def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
     """The arguments of `aioamqp.connect()` for a host name or a URL."""
     if not isinstance(host, str):
         raise TypeError(f'host is a name, a URL or a list of them, not {host!r}')
+    if not isinstance(ssl, (bool, tls.SSLContext)):
+        raise TypeError(f'ssl is True or an ssl.SSLContext, not {ssl!r}')
     _check('port', port, (int, NoneType), 1, 65535)
     url = urlsplit(host if '://' in host else f'amqp://{host}')
     if url.scheme not in ('amqp', 'amqps') or not url.hostname or url.query:
@@ -1146,7 +1181,8 @@ def _check_name(name: str, suffix: str = '') -> None:
         raise TypeError(f"a queue name is a str, as in @q.on('name'), not {name!r}")
     if not NAME.fullmatch(name) or len(name + suffix) > 255:
         raise ValueError(f'a queue name is up to {255 - len(suffix)} letters, digits, '
-                         f'spaces or -_.:@#,/+, not {name!r}')
+                         "spaces or -_.:@#,/+, no delay queue's (NAME.delay.MS) and no "
+                         f'amq.rabbitmq.*, not {name!r}')
 
 
 def _check(what: str, value: Any, kind: Any, least: float, most: float) -> None:

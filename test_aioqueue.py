@@ -906,7 +906,8 @@ async def test_raw_data_that_is_not_bytes_is_a_type_error(data, name, caller):
     ('bad', 'error'),
     [(1, TypeError), (None, TypeError), (b'x', TypeError), ('', ValueError),
      ('x' * 256, ValueError), ('tab\t', ValueError), ('line\n', ValueError),
-     ('\u20ac', ValueError), ('a*b', ValueError)],
+     ('\u20ac', ValueError), ('a*b', ValueError), ('mine.delay.300', ValueError),
+     ('amq.rabbitmq.reply-to', ValueError)],
 )  # fmt: skip
 async def test_a_bad_name_is_an_error(bad, error, caller):
     with pytest.raises(error, match='queue'):
@@ -947,6 +948,11 @@ async def test_misuse_of_on_says_what_to_do(name, queue):
         queue.on(name)(print)
     with pytest.raises(ValueError, match='make it async'):
         queue.on(f'{name}.x', timeout=1)(print)
+    with pytest.raises(TypeError, match='a handler is a function'):
+        queue.on(f'{name}.x')(5)
+    for unusable in (float('inf'), 1e300, object()):
+        with pytest.raises(TypeError, match='arguments of'):
+            queue.on(f'{name}.x', arguments={'x-max-length': unusable})
     await queue.start_async()
     with pytest.raises(RuntimeError, match='before the start'):
         queue.on(f'{name}.y')(print)
@@ -974,7 +980,10 @@ async def test_bad_options_of_a_task_are_errors(options, error, name, caller):
      ({'host': 5}, TypeError), ({'host': []}, TypeError), ({'host': ['x', 5]}, TypeError),
      ({'port': 0}, ValueError), ({'port': '5672'}, TypeError), ({'retry': -1}, ValueError),
      ({'retry': 'x'}, TypeError), ({'retry': True}, TypeError), ({'vhost': '/'}, TypeError),
-     ({'host': 'amqp://localhost/?heartbeat=1'}, ValueError)],
+     ({'host': 'amqp://localhost/?heartbeat=1'}, ValueError), ({'ssl': 'yes'}, TypeError),
+     ({'heartbeat': 0}, ValueError), ({'heartbeat': 0.5}, TypeError),
+     ({'frame_max': 10}, ValueError), ({'channel_max': None}, TypeError),
+     ({'virtualhost': 5}, TypeError), ({'client_properties': 'x'}, TypeError)],
 )  # fmt: skip
 def test_bad_arguments_of_a_queue_are_errors(arguments, error):
     with pytest.raises(error):
@@ -1060,6 +1069,61 @@ async def test_a_queue_that_cannot_be_declared_is_refused_by_name():
     with pytest.raises(Refused, match='ACCESS_REFUSED'):
         await q.task('amq.reserved.too')
     await q.close()
+
+
+@pytest.mark.parametrize('connect_first', [False, True])
+async def test_a_start_that_costs_the_connection_is_refused_too(
+    connect_first, name, queue
+):
+    queue.on(name, prefetch_size=1)(print)
+    if connect_first:
+        await queue.connect()
+    with pytest.raises(Refused, match='NOT_IMPLEMENTED') as raised:
+        await asyncio.wait_for(queue.start_async(), DEADLINE)
+    assert raised.value.code == 540
+
+
+async def test_a_start_while_it_closes_waits_for_that(name, queue):
+    release, ran = asyncio.Event(), asyncio.Event()
+
+    @queue.on(name)
+    async def wait(data):
+        ran.set()
+        await release.wait()
+
+    await queue.start_async()
+    await queue.task(name, no_response=True)
+    await asyncio.wait_for(ran.wait(), DEADLINE)
+    closing = asyncio.create_task(queue.close())
+    await true(lambda: queue._closing)
+    starting = asyncio.create_task(queue.start_async())
+    release.set()
+    await asyncio.wait_for(asyncio.gather(closing, starting), DEADLINE)
+    assert await (await queue.task(name)).result(DEADLINE) is None
+
+
+async def test_a_second_start_that_is_cancelled_stops_nothing(name, queue, caller):
+    queue.on(name)(lambda data: data)
+    await queue.start_async()
+    again = asyncio.create_task(queue.start_async())
+    await asyncio.sleep(0)
+    again.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await again
+    assert await (await caller.task(name, 1)).result(DEADLINE) == 1
+
+
+def test_the_end_of_its_event_loop_ends_the_wait_for_a_result():
+    q = Queue(port=PORT)
+    name = f'test.{uuid.uuid4().hex[:12]}'
+    task = asyncio.run(q.task(name))
+
+    async def result():
+        with pytest.raises(ConnectionError):
+            await task.result(DEADLINE)
+        await delete_queues(name)
+
+    asyncio.run(result())
 
 
 async def test_an_undecodable_body_does_not_stop_the_worker(
@@ -1333,14 +1397,20 @@ async def dead_letter(broker, name):
             await asyncio.sleep(0.02)
 
 
+DOUBLE = 1_000_000_000  # a timestamp, in whose place write() puts a number of 64 bits
+
+
 def write(broker, name, body, **properties):
     """Publish what aioamqp can't: it loses its step over what pamqp can't encode."""
     content = ContentHeader(0, len(body), Basic.Properties(**properties))
     frames = [Basic.Publish(routing_key=name), content]
     frames += [ContentBody(body)] if body else []
     written = b''.join(marshal(each, broker.channel.channel_id) for each in frames)
-    not_utf8 = written.replace(b'PLACEHOLDER', b'\xff' * len('PLACEHOLDER'))
-    broker.channel.protocol._stream_writer.write(not_utf8)
+    written = written.replace(b'PLACEHOLDER', b'\xff' * len('PLACEHOLDER'))  # not UTF-8
+    written = written.replace(
+        struct.pack('>cQ', b'T', DOUBLE), struct.pack('>cd', b'd', 1e300)
+    )
+    broker.channel.protocol._stream_writer.write(written)
 
 
 # Retries.
@@ -1715,6 +1785,7 @@ ODD_HEADERS = [
     {'': 'empty key', '\u20ac': '\u20ac', 'k' * 250: 'long key', 'spaces and \n': ''},
     {'large': 'x' * 130_000},
     {'CC': ['amq.nowhere'], 'x-delay': 'x', 'x-match': 1},
+    {'double': datetime.datetime.fromtimestamp(DOUBLE, datetime.UTC)},
 ]  # fmt: skip
 
 
@@ -2400,14 +2471,15 @@ def as_handler(request):
 
     def plain(generate):
         def handler(data):
-            for value in generate(data):
-                if not callable(value):
-                    yield value
-                    continue
-                until = time.monotonic() + DEADLINE
-                while not value():
-                    assert time.monotonic() < until
-                    time.sleep(0.005)
+            with contextlib.closing(generate(data)) as values:
+                for value in values:
+                    if not callable(value):
+                        yield value
+                        continue
+                    until = time.monotonic() + DEADLINE
+                    while not value():
+                        assert time.monotonic() < until
+                        time.sleep(0.005)
 
         return handler
 
@@ -2707,6 +2779,27 @@ async def test_when_the_caller_is_gone_the_handler_is_closed(
     assert await broker.count(name) == 0  # it is done: no failure, no second run
     with pytest.raises(aioamqp.ChannelClosed, match='NOT_FOUND'):
         await broker.count(f'{name}.dead')
+
+
+async def test_a_clean_up_that_fails_is_a_failure(as_handler, name, queue, broker):
+    gone = threading.Event()
+
+    @queue.on(name)
+    @as_handler
+    def endless(data):
+        try:
+            yield gone.is_set
+            for number in itertools.count():
+                yield number
+        except GeneratorExit:
+            raise OSError('not cleaned up') from None
+
+    await queue.start_async()
+    async with queue_on(PORT) as caller:
+        await caller.task(name)
+    gone.set()
+    _, headers = await dead_letter(broker, name)
+    assert headers['error'] == 'not cleaned up'
 
 
 async def test_without_response_the_handler_runs_to_its_end(
