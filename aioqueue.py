@@ -283,9 +283,9 @@ class Queue:
         """Stop consuming, let running handlers finish, disconnect.
 
         Handlers that still run after `timeout` seconds are cancelled (but for threads,
-        which can't be), and the broker gives their tasks to another worker. Results
-        still awaited and sends still waiting for the broker raise `ConnectionError`.
-        Does nothing if that is done.
+        which can't be), and the broker gives their tasks to another worker, as it does
+        with that of a handler which calls this. Results still awaited and sends still
+        waiting for the broker raise `ConnectionError`. Does nothing if that is done.
         """
         _check('timeout', timeout, (int, float), 0, LONGEST_DELAY)
         if self._supervisor and not self._supervisor.done() and not self._closing:

@@ -40,6 +40,5 @@ setup(
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
         'Topic :: System :: Distributed Computing',
-        'Typing :: Typed',
     ],
 )
