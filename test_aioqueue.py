@@ -1397,7 +1397,7 @@ async def dead_letter(broker, name):
             await asyncio.sleep(0.02)
 
 
-DOUBLE = 1_000_000_000  # a timestamp, in whose place write() puts a number of 64 bits
+PLACE_OF_A_DOUBLE = 1_000_000_000  # a timestamp: write() puts 64 bits in its place
 
 
 def write(broker, name, body, **properties):
@@ -1408,7 +1408,7 @@ def write(broker, name, body, **properties):
     written = b''.join(marshal(each, broker.channel.channel_id) for each in frames)
     written = written.replace(b'PLACEHOLDER', b'\xff' * len('PLACEHOLDER'))  # not UTF-8
     written = written.replace(
-        struct.pack('>cQ', b'T', DOUBLE), struct.pack('>cd', b'd', 1e300)
+        struct.pack('>cQ', b'T', PLACE_OF_A_DOUBLE), struct.pack('>cd', b'd', 1e300)
     )
     broker.channel.protocol._stream_writer.write(written)
 
@@ -1785,7 +1785,7 @@ ODD_HEADERS = [
     {'': 'empty key', '\u20ac': '\u20ac', 'k' * 250: 'long key', 'spaces and \n': ''},
     {'large': 'x' * 130_000},
     {'CC': ['amq.nowhere'], 'x-delay': 'x', 'x-match': 1},
-    {'double': datetime.datetime.fromtimestamp(DOUBLE, datetime.UTC)},
+    {'double': datetime.datetime.fromtimestamp(PLACE_OF_A_DOUBLE, datetime.UTC)},
 ]  # fmt: skip
 
 
