@@ -161,8 +161,12 @@ class Queue:
         self._running: set[Any] = set()
         self._waiting: set[Any] = set()
         self._shared: dict[object, asyncio.Task[Any]] = {}
+        # A Queue is open while its supervisor runs. Then `_up` is the future of a link,
+        # and `_link` that link while it is up. If we consume tasks or replies already,
+        # the next link does so from its beginning. `_closing` is the task that closes,
+        # or did; `_stopped` says that the handlers have had their time.
         self._supervisor: asyncio.Task[None] | None = None
-        self._link: _Link | None = None  # if it is up
+        self._link: _Link | None = None
         self._consuming = self._replying = self._stopped = False
         self._closing: asyncio.Task[None] | None = None
 
