@@ -1215,7 +1215,10 @@ async def test_who_awaits_a_result_is_not_forgotten(name, queue, caller):
     await true(lambda: len(results) == 6)
 
 
-@pytest.mark.parametrize('arguments', [{'x-message-ttl': -1}, {'x-max-length': 'no'}])
+# No -1: pamqp 3 can't encode small negative numbers, which is an error of `on`.
+@pytest.mark.parametrize(
+    'arguments', [{'x-message-ttl': -(2**40)}, {'x-max-length': 'no'}]
+)
 async def test_bad_queue_arguments_are_refused(arguments, name, queue, caller):
     caller.on(name, arguments=arguments)(print)
     with pytest.raises(Refused, match='PRECONDITION_FAILED'):
