@@ -527,7 +527,7 @@ class Queue:
 
     def _reply_received(self, channel: '_Channel', delivery_tag: int, header: bytes,
                         body: bytes) -> None:
-        channel.ack(delivery_tag)
+        channel.settle(delivery_tag)
         properties = _unpack_properties(header) or {}
         task = self._awaited.get(properties.get('correlation_id'))
         if task is not None:
@@ -543,7 +543,7 @@ class Queue:
     async def _work(self, handler: Any, channel: '_Channel', delivery_tag: int,
                     header: bytes, body: bytes) -> None:
         """One delivery, from its arrival to its acknowledgement."""
-        how = REQUEUE
+        requeue = True
         try:
             current.set(job := _job(handler.name, header, body))
             async with handler.slots:  # tasks of a lost connection may still run
@@ -551,14 +551,14 @@ class Queue:
                     return
                 failure = await self._run(handler, job)
             await self._settle(handler, job, failure)
-            how = ACK
+            requeue = False
         except Exception:  # the broker refuses even the dead letter: not now, then
             if not self._stopped:
                 logger.exception('task %s of %r is delivered again', job.id, job.name)
                 await asyncio.sleep(5)
         finally:
             self._running.discard(asyncio.current_task())
-            channel.ack(delivery_tag, how)
+            channel.settle(delivery_tag, requeue)
 
     async def _run(self, handler: Any, job: Any) -> BaseException | None:
         """Run the handler. Return its error, or None with the reply in `job.reply`."""
@@ -908,7 +908,7 @@ BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 FLUSH_SIZE = 4096  # bytes that are written before the end of a loop turn
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
-ACK, REQUEUE = (BASIC_ACK, 0), (BASIC_NACK, 2)  # and the bits: 2 is requeue
+MULTIPLE, REQUEUE = b'\x01', b'\x02'  # the bits of Basic.Ack and Basic.Nack
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The content header of nearly every message: class, weight, body size, flags that say
 # which properties follow, and these, each after its length: content_type, delivery_mode
@@ -936,6 +936,7 @@ class _Channel(Channel):  # type: ignore[misc]
         self.published = 0
         self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[bytes, str]]] = {}
         self.returned: list[tuple[bytes, str]] = []
+        self.oldest, self.settled = 1, set[int]()  # delivery tags
         self.method = self.header = b''  # of the message that is coming in
         self.chunks: list[bytes] = []
         self.missing = 0
@@ -956,10 +957,24 @@ class _Channel(Channel):  # type: ignore[misc]
         self.unconfirmed[self.published] = future, (key, correlation_id)
         return future
 
-    def ack(self, delivery_tag: int, how: tuple[bytes, int] = ACK) -> None:
-        if self.is_open:  # else it is forgotten: the broker delivers the message again
-            method = b'%b%b%c' % (how[0], delivery_tag.to_bytes(8), how[1])
-            self.protocol.send(self.frame(METHOD, method))
+    def settle(self, delivery_tag: int, requeue: bool = False) -> None:
+        """Acknowledge a message, or hand it back.
+
+        The oldest one is acknowledged at the end of the loop turn, by one frame for all
+        that were the oldest in this turn: each frame costs the broker some time.
+        """
+        if not self.is_open:  # the broker delivers the message again
+            return
+        if delivery_tag == self.oldest and not requeue:
+            self.protocol.ack(self, delivery_tag)
+        else:
+            method = BASIC_NACK if requeue else BASIC_ACK
+            bits = REQUEUE if requeue else b'\x00'
+            self.protocol.send(self.frame(METHOD, method + delivery_tag.to_bytes(8) + bits))
+        self.settled.add(delivery_tag)
+        while self.oldest in self.settled:
+            self.settled.remove(self.oldest)
+            self.oldest += 1
 
     def frame(self, kind: int, payload: bytes) -> bytes:
         return FRAME.pack(kind, self.channel_id, len(payload)) + payload + FRAME_END
@@ -1060,6 +1075,7 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.transport: Any = None  # aioamqp forgets it when the connection is lost
         self._outgoing: list[bytes] = []
         self._gathered = 0
+        self._acks: dict[_Channel, int] = {}
         self._incomplete = b''
 
     def connection_made(self, transport: Any) -> None:
@@ -1088,7 +1104,15 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         if self._gathered > FLUSH_SIZE:
             self.flush()
 
+    def ack(self, channel: _Channel, delivery_tag: int) -> None:
+        self._acks[channel] = delivery_tag
+        self.send(b'')
+
     def flush(self) -> None:
+        for channel, delivery_tag in self._acks.items():
+            method = BASIC_ACK + delivery_tag.to_bytes(8) + MULTIPLE
+            self._outgoing.append(channel.frame(METHOD, method))
+        self._acks.clear()
         if self._outgoing and not self.transport.is_closing():
             self.transport.write(b''.join(self._outgoing))
         self._outgoing.clear()
