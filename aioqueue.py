@@ -92,14 +92,18 @@ KEPT = ('content_type', 'content_encoding', 'priority', 'message_id', 'app_id')
 PAST = ('x-death', 'x-first-death-', 'x-last-death-', 'x-delivery-count', 'x-attempt')
 
 F = TypeVar('F', bound=Callable[..., Any])
+Message = tuple[bytes, bytes, str]  # content header, body, correlation_id
 
 #: Inside a handler `current.get()` is the task being run: its `id`, `name`, `attempt`
 #: (1 at first) and `headers`.
 current: contextvars.ContextVar[Any] = contextvars.ContextVar('aioqueue.current')
 
-pack = functools.partial(msgpack.packb, datetime=True)
 # 0.2 sent integer keys; timestamp=3 makes an aware datetime of msgpack's timestamp.
 unpack = functools.partial(msgpack.unpackb, strict_map_key=False, timestamp=3)
+
+
+def pack(data: Any) -> Any:
+    return msgpack.Packer(datetime=True).pack(data)
 
 
 class RemoteException(Exception):
@@ -199,7 +203,7 @@ class Queue:
         if self._consuming:
             raise RuntimeError(f'register the handler of {queue!r} before the start')
         try:
-            _pack_properties(0, '', headers=arguments)
+            _message(b'', '', headers=arguments)
         except Exception as error:
             raise TypeError(f'arguments of {queue!r}: {error}') from error
 
@@ -452,37 +456,28 @@ class Queue:
                                    {'durable': True, 'arguments': arguments})
                 self._replying = True
 
-    async def _publish(self, routing_key: str, body: bytes, correlation_id: str,
-                       **properties: Any) -> bool:
+    async def _publish(self, routing_key: str, message: Message) -> bool:
         """Publish until the broker has confirmed it; False: there is no such queue."""
-        header = _pack_properties(len(body), correlation_id, **properties)
-        message = routing_key.encode(), header, body, correlation_id
-        while True:
-            link = self._link if self._link else await asyncio.shield(self._up)
-            try:
-                channel = link.channels['publish']
-                if not channel.is_open:  # the broker closed it: it refused a message
-                    channel = await self._once(_Link.channel, 'publish')
-                return await channel.publish(*message)
-            except LOST as error:
-                link.drop(error)
-            except Refused:
-                break
+        sent: bool
+        try:
+            sent = await self._retried(_Link.publish, routing_key, *message)
+            return sent
+        except Refused as error:
+            refused = error
         # The broker doesn't say which message it was. All that were unconfirmed are
         # sent again, each alone on a channel: what is refused alone is the culprit.
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             try:
-                sent = await self._once(_Link.alone, 'publish', *message)
-                return bool(sent)
+                sent = await self._once(_Link.alone, 'publish', routing_key, *message)
+                return sent
             except Refused as error:
                 refused = error
                 if refused.code or not self._quorum:
                     break
         raise refused
 
-    async def _send(self, name: str, body: bytes, correlation_id: str, delay: float = 0,
-                    **properties: Any) -> None:
+    async def _send(self, name: str, message: Message, delay: float = 0) -> None:
         """Send to a queue, after `delay` seconds; declare what doesn't exist.
 
         To declare first would cost a round trip, and fails where the queue exists with
@@ -492,11 +487,11 @@ class Queue:
             await self._once(self._declare, name)
             waiting = f'{name}.delay.{ttl}'
             await self._once(self._declare, waiting)
-            await self._send(waiting, body, correlation_id, **properties)
+            await self._send(waiting, message)
             # Again: x-expires counts from the last one, and the confirm may take long.
             await self._once(self._declare, waiting)
             return
-        while not await self._publish(name, body, correlation_id, **properties):
+        while not await self._publish(name, message):
             await self._once(self._declare, name)
 
     async def _declare(self, link: '_Link', name: str) -> None:
@@ -543,7 +538,7 @@ class Queue:
     async def _work(self, handler: Any, channel: '_Channel', delivery_tag: int,
                     header: bytes, body: bytes) -> None:
         """One delivery, from its arrival to its acknowledgement."""
-        requeue = True
+        how = REQUEUE
         try:
             current.set(job := _job(handler.name, header, body))
             async with handler.slots:  # tasks of a lost connection may still run
@@ -551,14 +546,14 @@ class Queue:
                     return
                 failure = await self._run(handler, job)
             await self._settle(handler, job, failure)
-            requeue = False
+            how = ACK
         except Exception:  # the broker refuses even the dead letter: not now, then
             if not self._stopped:
                 logger.exception('task %s of %r is delivered again', job.id, job.name)
                 await asyncio.sleep(5)
         finally:
             self._running.discard(asyncio.current_task())
-            channel.settle(delivery_tag, requeue)
+            channel.settle(delivery_tag, how)
 
     async def _run(self, handler: Any, job: Any) -> BaseException | None:
         """Run the handler. Return its error, or None with the reply in `job.reply`."""
@@ -566,6 +561,7 @@ class Queue:
         # What an error now means: None is a failure of the handler itself, which may
         # run again; else the type and the first words of one that stays the same.
         final: Any = RuntimeError, 'it seems to kill its workers'
+        deadline: asyncio.Timeout | None = None
         try:
             if job.deliveries >= DELIVERY_LIMIT:
                 raise ValueError(f'{job.deliveries} deliveries, and never settled')
@@ -574,8 +570,10 @@ class Queue:
                 raise ValueError('malformed properties')
             data = job.body if handler.raw else unpack(job.body)
             final = None
-            deadline = asyncio.timeout(handler.timeout)
-            async with deadline if handler.timeout else contextlib.nullcontext():
+            if handler.timeout:
+                async with asyncio.timeout(handler.timeout) as deadline:
+                    failure, result = await self._call(handler, job, data)
+            else:
                 failure, result = await self._call(handler, job, data)
             if failure is None:
                 final = TypeError, 'msgpack cannot carry the result'
@@ -585,7 +583,7 @@ class Queue:
             if self._stopped or self._supervisor.cancelling():  # as the loop shuts down
                 raise
             failure = final[0](f'{final[1]}: {error}') if final else error
-            if isinstance(error, TimeoutError) and deadline.expired():
+            if deadline and deadline.expired() and isinstance(error, TimeoutError):
                 failure = TimeoutError(f'it ran longer than {handler.timeout} seconds')
         job.final = bool(final)
         return failure
@@ -640,12 +638,12 @@ class Queue:
 
     async def _send_part(self, job: Any, value: Any) -> bool:
         """Send what a generator yielded; False if the caller is gone."""
-        body, headers = pack([None, value]), {'part': job.parts}
+        part = _message(pack([None, value]), job.id, message_type='part',
+                        headers={'part': job.parts})
         job.parts += 1
         if not job.reply_to:
             return True
-        read = await self._publish(job.reply_to, body, job.id, message_type='part',
-                                   headers=headers)
+        read = await self._publish(job.reply_to, part)
         if 'content_type' not in job.properties:  # a caller of 0.2: it reads one reply
             job.reply_to = ''
         return read and bool(job.reply_to)
@@ -667,11 +665,12 @@ class Queue:
         answered = False
         if job.reply_to:
             try:
-                reply = job.reply_to, job.reply, job.id
+                reply = _message(job.reply, job.id, headers=headers)
                 try:
-                    answered = await self._publish(*reply, headers=headers)
+                    answered = await self._publish(job.reply_to, reply)
                 except ValueError:  # they don't fit a small frame_max
-                    answered = await self._publish(*reply, headers=_short(headers))
+                    reply = _message(job.reply, job.id, headers=_short(headers))
+                    answered = await self._publish(job.reply_to, reply)
             except Refused as refused:  # a result larger than the broker takes
                 if not isinstance(failure, Refused):
                     job.final = True
@@ -691,11 +690,13 @@ class Queue:
         past = {key: value for key, value in job.headers.items()
                 if not key.startswith(PAST)}
         try:
-            await self._send(name, job.body, job.id, delay, reply_to=reply_to,
-                             headers=past | headers, **kept)
+            message = _message(job.body, job.id, reply_to=reply_to,
+                               headers=past | headers, **kept)
+            await self._send(name, message, delay)
         except (TypeError, ValueError, OverflowError):  # headers that can't go out
-            await self._send(name, job.body, job.id, delay, reply_to=reply_to,
-                             headers=_short(headers))
+            message = _message(job.body, job.id, reply_to=reply_to,
+                               headers=_short(headers))
+            await self._send(name, message, delay)
 
 
 class Task:
@@ -725,21 +726,20 @@ class Task:
             raise
 
     async def _send(self) -> None:
-        queue, properties = self._queue, self._properties
-        try:
-            body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
-            if 'headers' in properties:  # the rest has been checked
-                _pack_properties(0, self.id, **properties)
-        except Exception as error:
-            raise TypeError(f'the task cannot be sent: {error}') from error
+        queue, reply_to = self._queue, ''
         if not queue._link and not queue._closing:
             await queue.connect()
         if not self.no_response:
             if not queue._replying:
                 await queue._once(queue._consume, True)
-            properties = {'reply_to': queue._reply_queue, **properties}
+            reply_to = queue._reply_queue
             queue._awaited[self.id] = self
-        await queue._send(self.name, body, self.id, self._delay, **properties)
+        try:
+            body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
+            message = _message(body, self.id, reply_to=reply_to, **self._properties)
+        except Exception as error:
+            raise TypeError(f'the task cannot be sent: {error}') from error
+        await queue._send(self.name, message, self._delay)
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the handler's return value; None at once with `no_response`.
@@ -852,6 +852,12 @@ class _Link:
             self.channels[purpose] = channel
         return self.channels[purpose]
 
+    async def publish(self, routing_key: str, *message: Any) -> bool:
+        channel = self.channels['publish']
+        if not channel.is_open:  # the broker closed it: it refused a message
+            channel = await self.queue._once(_Link.channel, 'publish')
+        return await channel.publish(routing_key, *message)
+
     async def alone(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Do one thing at a time, on a channel that the broker may close over it."""
         async with self.spare:
@@ -906,9 +912,10 @@ BASIC_PUBLISH = b'\x00\x3c\x00\x28\x00\x00\x00'  # ticket 0, exchange '' (the de
 MANDATORY = b'\x01'
 BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
+# With the delivery tag and the bits: 1 is multiple (all up to this one), 2 requeue.
+ACK, ACK_ALL, REQUEUE = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1', BASIC_NACK + b'%b\2'
 FLUSH_SIZE = 4096  # bytes that are written before the end of a loop turn
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
-MULTIPLE, REQUEUE = b'\x01', b'\x02'  # the bits of Basic.Ack and Basic.Nack
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The content header of nearly every message: class, weight, body size, flags that say
 # which properties follow, and these, each after its length: content_type, delivery_mode
@@ -941,9 +948,10 @@ class _Channel(Channel):  # type: ignore[misc]
         self.chunks: list[bytes] = []
         self.missing = 0
 
-    def publish(self, key: bytes, header: bytes, body: bytes,
+    def publish(self, routing_key: str, header: bytes, body: bytes,
                 correlation_id: str) -> asyncio.Future[bool]:
         """Publish to the default exchange; the future is False for what came back."""
+        key = routing_key.encode()
         room = (self.protocol.server_frame_max or 2**31) - 8
         if len(header) > room:
             raise ValueError(f'headers of {len(header)} bytes, the broker takes {room}')
@@ -957,20 +965,20 @@ class _Channel(Channel):  # type: ignore[misc]
         self.unconfirmed[self.published] = future, (key, correlation_id)
         return future
 
-    def settle(self, delivery_tag: int, requeue: bool = False) -> None:
+    def settle(self, delivery_tag: int, how: bytes = ACK) -> None:
         """Acknowledge a message, or hand it back.
 
-        The oldest one is acknowledged at the end of the loop turn, by one frame for all
-        that were the oldest in this turn: each frame costs the broker some time.
+        Each frame costs the broker some time: what is settled in the order of arrival
+        is acknowledged at the end of the loop turn, with one frame for all of it.
         """
-        if not self.is_open:  # the broker delivers the message again
+        if not self.is_open:  # then the broker delivers the message again
             return
-        if delivery_tag == self.oldest and not requeue:
-            self.protocol.ack(self, delivery_tag)
+        tag = delivery_tag.to_bytes(8)
+        if delivery_tag == self.oldest and how is ACK:
+            self.protocol.acks[self] = self.frame(METHOD, ACK_ALL % tag)
+            self.protocol.send(b'')
         else:
-            method = BASIC_NACK if requeue else BASIC_ACK
-            bits = REQUEUE if requeue else b'\x00'
-            self.protocol.send(self.frame(METHOD, method + delivery_tag.to_bytes(8) + bits))
+            self.protocol.send(self.frame(METHOD, how % tag))
         self.settled.add(delivery_tag)
         while self.oldest in self.settled:
             self.settled.remove(self.oldest)
@@ -1075,7 +1083,7 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.transport: Any = None  # aioamqp forgets it when the connection is lost
         self._outgoing: list[bytes] = []
         self._gathered = 0
-        self._acks: dict[_Channel, int] = {}
+        self.acks: dict[_Channel, bytes] = {}  # one for each channel, the latest
         self._incomplete = b''
 
     def connection_made(self, transport: Any) -> None:
@@ -1104,15 +1112,9 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         if self._gathered > FLUSH_SIZE:
             self.flush()
 
-    def ack(self, channel: _Channel, delivery_tag: int) -> None:
-        self._acks[channel] = delivery_tag
-        self.send(b'')
-
     def flush(self) -> None:
-        for channel, delivery_tag in self._acks.items():
-            method = BASIC_ACK + delivery_tag.to_bytes(8) + MULTIPLE
-            self._outgoing.append(channel.frame(METHOD, method))
-        self._acks.clear()
+        self._outgoing.extend(self.acks.values())
+        self.acks.clear()
         if self._outgoing and not self.transport.is_closing():
             self.transport.write(b''.join(self._outgoing))
         self._outgoing.clear()
@@ -1136,21 +1138,24 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self._incomplete = data[start:]
 
 
-def _pack_properties(size: int, correlation_id: str, content_type: str = MSGPACK,
-                     reply_to: str = '', **unusual: Any) -> bytes:
-    """Encode the payload of a content header frame."""
+def _message(body: bytes, correlation_id: str, content_type: str = MSGPACK,
+             reply_to: str = '', **unusual: Any) -> Message:
+    """A message to publish: the payload of its content header frame, body and id."""
     if any(unusual.values()):  # left to pamqp
         # RabbitMQ can't read inf and nan, and closes the connection over them.
         json.dumps(unusual, allow_nan=False, default=repr)
         properties = Basic.Properties(
             content_type=content_type, correlation_id=correlation_id, delivery_mode=2,
             reply_to=reply_to or None, **unusual)
-        return ContentHeader(0, size, properties).marshal()
+        header = ContentHeader(0, len(body), properties).marshal()
+        return header, body, correlation_id
     kind, ident = content_type.encode(), correlation_id.encode()
     reply = reply_to.encode()
-    header = CONTENT.pack(60, 0, size, REPLY if reply else NO_REPLY)
+    header = CONTENT.pack(60, 0, len(body), REPLY if reply else NO_REPLY)
     header = b'%b%c%b\x02%c%b' % (header, len(kind), kind, len(ident), ident)
-    return b'%b%c%b' % (header, len(reply), reply) if reply else header
+    if reply:
+        header += b'%c%b' % (len(reply), reply)
+    return header, body, correlation_id
 
 
 def _unpack_properties(header: bytes) -> dict[str, Any] | None:
