@@ -393,7 +393,7 @@ class Queue:
                 self._up.set_result(link)
                 starting, up_since = False, time()
                 logger.info('connected to %s', link.address)
-                why = await link.broken
+                why = await asyncio.shield(link.broken)
             except Exception as error:
                 link.drop(error)
                 why = link.broken.result()  # what came first
@@ -748,10 +748,11 @@ class Task:
         `RemoteException` if the handler failed, `TimeoutError` after `timeout` seconds
         (a later call can still get it), `ConnectionError` when the Queue is closed.
         """
-        if self._outcome is None and not self.no_response:
+        if timeout is not None:
             async with asyncio.timeout(timeout):
-                while self._outcome is None:
-                    await self._wait()
+                return await self.result()
+        while self._outcome is None and not self.no_response:
+            await self._wait()
         error, result = self._outcome or (None, None)
         if error is not None:
             raise error.with_traceback(None)  # that it got when it was raised before
