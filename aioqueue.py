@@ -915,7 +915,7 @@ BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 # With the delivery tag and the bits: 1 is multiple (all up to this one), 2 requeue.
 ACK, ACK_ALL, REQUEUE = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1', BASIC_NACK + b'%b\2'
-FLUSH_SIZE = 4096  # bytes that are written before the end of a loop turn
+LARGE = 65536  # bytes: what is written at once, for to gather it would copy it again
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The content header of nearly every message: class, weight, body size, flags that say
@@ -1083,7 +1083,6 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.why: Exception | None = None
         self.transport: Any = None  # aioamqp forgets it when the connection is lost
         self._outgoing: list[bytes] = []
-        self._gathered = 0
         self.acks: dict[_Channel, bytes] = {}  # one for each channel, the latest
         self._incomplete = b''
 
@@ -1102,15 +1101,11 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         await super().server_close(frame)
 
     def send(self, data: bytes) -> None:
-        """Write at the end of this loop turn: one system call for many messages.
-
-        But not for too many: while more of them are made, the broker has work.
-        """
+        """Write at the end of this loop turn: one system call for many frames."""
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
         self._outgoing.append(data)
-        self._gathered += len(data)
-        if self._gathered > FLUSH_SIZE:
+        if len(data) > LARGE:
             self.flush()
 
     def flush(self) -> None:
@@ -1119,7 +1114,6 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         if self._outgoing and not self.transport.is_closing():
             self.transport.write(b''.join(self._outgoing))
         self._outgoing.clear()
-        self._gathered = 0
 
     def data_received(self, data: bytes) -> None:
         self._heartbeat_timer_recv_reset()

@@ -15,6 +15,7 @@ import logging
 import os
 import pathlib
 import pickle
+import random
 import re
 import runpy
 import shutil
@@ -1898,6 +1899,41 @@ async def test_what_close_cuts_short_runs_elsewhere(plain, name, queue, other, c
     await other.start_async()
     assert await task.result(DEADLINE) == ['second', 1]
     release.set()
+
+
+@pytest.mark.parametrize('disorder', [0, 2, 5, 20, 100])
+async def test_only_what_has_ended_is_acknowledged(
+    disorder, name, queue, other, caller
+):
+    """Tasks end in any order, and one frame acknowledges several of them."""
+    started, ended, again = [], [], []
+    gates = [asyncio.Event() for _ in range(40)]
+
+    @queue.on(name, prefetch_count=40)
+    async def handler(number):
+        started.append(number)
+        await gates[number].wait()
+        ended.append(number)
+
+    other.on(name)(again.append)
+    await queue.start_async()
+    for number in range(40):
+        await caller.task(name, number, no_response=True)
+    await true(lambda: len(started) == 40)
+    chance = random.Random(disorder)
+    ending = [*range(8), *chance.sample(range(8, 40), 17)]
+    ending.sort(key=lambda number: number + chance.uniform(0, disorder))
+    while len(ended) < 25:
+        at_once = chance.randint(1, 8)  # in one loop turn
+        for number in ending[len(ended) :][:at_once]:
+            gates[number].set()
+        await true(lambda count=min(len(ended) + at_once, 25): len(ended) == count)
+    await queue.close(timeout=0)
+    await other.start_async()
+    await true(lambda: len(again) == 15)
+    await other.close()
+    assert sorted(again) == sorted(set(range(40)) - set(ending))
+    assert len(started) == 40
 
 
 async def test_tasks_not_yet_begun_go_elsewhere_at_once(name, queue, other, caller):
