@@ -456,12 +456,10 @@ class Queue:
                                    {'durable': True, 'arguments': arguments})
                 self._replying = True
 
-    async def _publish(self, routing_key: str, message: Message) -> bool:
+    async def _publish(self, routing_key: str, message: Message) -> Any:
         """Publish until the broker has confirmed it; False: there is no such queue."""
-        sent: bool
         try:
-            sent = await self._retried(_Link.publish, routing_key, *message)
-            return sent
+            return await self._retried(_Link.publish, routing_key, *message)
         except Refused as error:
             refused = error
         # The broker doesn't say which message it was. All that were unconfirmed are
@@ -469,8 +467,7 @@ class Queue:
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             try:
-                sent = await self._once(_Link.alone, 'publish', routing_key, *message)
-                return sent
+                return await self._once(_Link.alone, 'publish', routing_key, *message)
             except Refused as error:
                 refused = error
                 if refused.code or not self._quorum:

@@ -1925,9 +1925,10 @@ async def test_only_what_has_ended_is_acknowledged(
     ending.sort(key=lambda number: number + chance.uniform(0, disorder))
     while len(ended) < 25:
         at_once = chance.randint(1, 8)  # in one loop turn
-        for number in ending[len(ended) :][:at_once]:
+        now = ending[: len(ended) + at_once]
+        for number in now:
             gates[number].set()
-        await true(lambda count=min(len(ended) + at_once, 25): len(ended) == count)
+        await true(lambda now=now: len(ended) == len(now))
     await queue.close(timeout=0)
     await other.start_async()
     await true(lambda: len(again) == 15)

@@ -25,6 +25,8 @@ the whole machine down for a while spoils them less than it spoils the rates.
 
 The broker's limit is not a library, but what this broker can do: frames encoded
 beforehand and written to a raw socket, nothing decoded, no tasks, no futures.
+It acknowledges each message with a frame of its own, as the others do; aioqueue needs
+one frame for many, so it may drain a queue faster than this.
 
 The second table is the processor time of a task (user and system, without the
 broker's) and the peak memory (ru_maxrss) of either process. Where broker, worker and
