@@ -447,7 +447,8 @@ class Queue:
     async def _consume(self, link: '_Link', replies: bool = False) -> None:
         """Consume what should be consumed by now and isn't yet: tasks, replies."""
         async with link.lock:
-            for name, handler in self._handlers.items() if self._consuming else ():
+            tasks = self._consuming and not self._closing
+            for name, handler in self._handlers.items() if tasks else ():
                 receive = functools.partial(self._task_received, handler)
                 await link.consume(name, receive, handler.queue, handler.qos)
             if replies or self._replying:

@@ -1990,6 +1990,33 @@ async def test_deliveries_that_wait_for_a_slot_go_elsewhere_at_once(
         await closing
 
 
+async def test_a_connection_lost_during_close_brings_no_new_tasks(name, caller, broker):
+    started, gate = asyncio.Event(), asyncio.Event()
+    async with Forwarder() as forwarder:
+        q = Queue(port=forwarder.port, retry=0.1)
+
+        @q.on(name, prefetch_count=1)
+        async def handler(data):
+            started.set()
+            await gate.wait()
+            return 'first'
+
+        await q.start_async()
+        task = await caller.task(name)
+        await asyncio.wait_for(started.wait(), DEADLINE)
+        closing = asyncio.create_task(q.close())
+        await asyncio.sleep(0)  # now it closes
+        forwarder.cut()
+        # It has another connection when this returns.
+        await asyncio.wait_for(q.task(name, no_response=True), DEADLINE)
+        await broker.until(name, 2)
+        declared = await broker.channel.queue_declare(name, passive=True)
+        assert declared['consumer_count'] == 0
+        gate.set()
+        assert await task.result(DEADLINE) == 'first'
+        await closing
+
+
 async def test_close_may_be_called_twice_or_cancelled(name, queue, caller):
     started, gate = asyncio.Event(), asyncio.Event()
 
