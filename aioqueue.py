@@ -44,6 +44,7 @@ import struct
 import threading
 import traceback
 import weakref
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from types import NoneType, SimpleNamespace
 from typing import Any, TypeVar
@@ -942,7 +943,8 @@ class _Channel(Channel):  # type: ignore[misc]
         self.published = 0
         self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[bytes, str]]] = {}
         self.returned: list[tuple[bytes, str]] = []
-        self.oldest, self.settled = 1, set[int]()  # delivery tags
+        # Delivery tags. The first key of a dict takes long to find after many removals.
+        self.unsettled: OrderedDict[int, None] = OrderedDict()
         self.method = self.header = b''  # of the message that is coming in
         self.chunks: list[bytes] = []
         self.missing = 0
@@ -972,16 +974,14 @@ class _Channel(Channel):  # type: ignore[misc]
         """
         if not self.is_open:  # then the broker delivers the message again
             return
+        oldest = next(iter(self.unsettled))
+        del self.unsettled[delivery_tag]
         tag = delivery_tag.to_bytes(8)
-        if delivery_tag == self.oldest and how is ACK:
+        if delivery_tag == oldest and how is ACK:
             self.protocol.acks[self] = self.frame(METHOD, ACK_ALL % tag)
             self.protocol.send(b'')
         else:
             self.protocol.send(self.frame(METHOD, how % tag))
-        self.settled.add(delivery_tag)
-        while self.oldest in self.settled:
-            self.settled.remove(self.oldest)
-            self.oldest += 1
 
     def frame(self, kind: int, payload: bytes) -> bytes:
         return FRAME.pack(kind, self.channel_id, len(payload)) + payload + FRAME_END
@@ -1006,6 +1006,7 @@ class _Channel(Channel):  # type: ignore[misc]
             else:  # the delivery tag comes after the consumer tag
                 start = 5 + self.method[4]
                 delivery_tag = int.from_bytes(self.method[start:start + 8])
+                self.unsettled[delivery_tag] = None
                 self.receive(self, delivery_tag, self.header, body)
 
     def confirmed(self, delivery_tag: int) -> None:

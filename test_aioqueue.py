@@ -2500,6 +2500,35 @@ async def test_tasks_that_nobody_awaits_cost_no_memory_and_no_channels(
     assert (await node.ctl('list_channels pid')).count('<') == channels > 0
 
 
+async def test_a_task_that_runs_for_long_lets_nothing_grow(name, queue, caller):
+    gate = asyncio.Event()
+
+    @queue.on(name, prefetch_count=50)
+    async def handler(data):
+        if data == 'long':
+            await gate.wait()
+        return data
+
+    async def send(count):
+        for start in range(0, count, 500):
+            await asyncio.gather(*(
+                caller.task(name, number) for number in range(start, start + 500)))  # fmt: skip
+        assert await (await caller.task(name, 'last')).result(DEADLINE) == 'last'
+
+    await queue.start_async()
+    task = await caller.task(name, 'long')
+    await send(2_000)
+    gc.collect()
+    tracemalloc.start()
+    await send(8_000)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 200_000, grown
+    gate.set()
+    assert await task.result(DEADLINE) == 'long'
+
+
 # All of it at once.
 
 
