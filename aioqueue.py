@@ -388,18 +388,18 @@ class Queue:
             link, up_since = _Link(self, address), float('inf')
             try:
                 await link.connect()
-                await self._consume(link)
                 await link.channel('publish')
+                await self._consume(link)
                 self._link = link
                 self._up.set_result(link)
                 starting, up_since = False, time()
                 logger.info('connected to %s', link.address)
-                why = await asyncio.shield(link.broken)
+                await asyncio.shield(link.broken)
             except Exception as error:
                 link.drop(error)
-                why = link.broken.result()  # what came first
             finally:
                 link.drop('closed')
+            why = link.broken.result()  # what came first
             if not self._closing:
                 logger.warning('no connection to %s: %s', link.address, why)
             if self._quorum and up_since < time():
@@ -410,7 +410,7 @@ class Queue:
             if len(failures) == len(self._addresses):
                 refusals = [failure for failure in failures if _is_final(failure)]
                 if starting and (refusals or self._retry is False):
-                    self._up.set_exception([*failures, *refusals][-1])
+                    self._up.set_exception((refusals or failures)[-1])
                     return
                 failures = []
                 await asyncio.sleep(5 if self._retry is False else self._retry)
@@ -448,8 +448,7 @@ class Queue:
     async def _consume(self, link: '_Link', replies: bool = False) -> None:
         """Consume what should be consumed by now and isn't yet: tasks, replies."""
         async with link.lock:
-            tasks = self._consuming and not self._closing
-            for name, handler in self._handlers.items() if tasks else ():
+            for name, handler in self._handlers.items() if self._consuming else ():
                 receive = functools.partial(self._task_received, handler)
                 await link.consume(name, receive, handler.queue, handler.qos)
             if replies or self._replying:
@@ -457,6 +456,8 @@ class Queue:
                 await link.consume(self._reply_queue, self._reply_received,
                                    {'durable': True, 'arguments': arguments})
                 self._replying = True
+            if self._closing:  # it has lost the link that stopped, or had none
+                await link.stop_consuming(*self._handlers)
 
     async def _publish(self, routing_key: str, message: Message) -> Any:
         """Publish until the broker has confirmed it; False: there is no such queue."""
@@ -531,13 +532,12 @@ class Queue:
                            properties.get('correlation_id'))
 
     def _task_received(self, handler: Any, *delivery: Any) -> None:
-        work = asyncio.create_task(self._work(handler, *delivery))
-        self._running.add(work)
+        self._running.add(asyncio.create_task(self._work(handler, *delivery)))
 
     async def _work(self, handler: Any, channel: '_Channel', delivery_tag: int,
                     header: bytes, body: bytes) -> None:
         """One delivery, from its arrival to its acknowledgement."""
-        how = REQUEUE
+        requeue = True
         try:
             current.set(job := _job(handler.name, header, body))
             async with handler.slots:  # tasks of a lost connection may still run
@@ -545,17 +545,20 @@ class Queue:
                     return
                 failure = await self._run(handler, job)
             await self._settle(handler, job, failure)
-            how = ACK
-        except Exception:  # the broker refuses even the dead letter: not now, then
+            requeue = False
+        except Exception:  # even the dead letter was refused, for instance: not now
             if not self._stopped:
                 logger.exception('task %s of %r is delivered again', job.id, job.name)
                 await asyncio.sleep(5)
         finally:
             self._running.discard(asyncio.current_task())
-            channel.settle(delivery_tag, how)
+            channel.settle(delivery_tag, requeue)
 
     async def _run(self, handler: Any, job: Any) -> BaseException | None:
-        """Run the handler. Return its error, or None with the reply in `job.reply`."""
+        """Run the handler. Return its error, or None with the reply in `job.reply`.
+
+        `job.final` says that another run would fail, too.
+        """
         failure: BaseException | None = None
         # What an error now means: None is a failure of the handler itself, which may
         # run again; else the type and the first words of one that stays the same.
@@ -569,7 +572,7 @@ class Queue:
                 raise ValueError('malformed properties')
             data = job.body if handler.raw else unpack(job.body)
             final = None
-            if handler.timeout:
+            if handler.timeout:  # without one asyncio.timeout() would cost 2 µs a task
                 async with asyncio.timeout(handler.timeout) as deadline:
                     failure, result = await self._call(handler, job, data)
             else:
@@ -640,11 +643,11 @@ class Queue:
         part = _message(pack([None, value]), job.id, message_type='part',
                         headers={'part': job.parts})
         job.parts += 1
-        if not job.reply_to:
+        if not job.reply_to:  # a value that can't be packed has failed all the same
             return True
         read = await self._publish(job.reply_to, part)
-        if 'content_type' not in job.properties:  # a caller of 0.2: it reads one reply
-            job.reply_to = ''
+        if 'content_type' not in job.properties:
+            job.reply_to = ''  # a caller of 0.2 takes the first reply for the result
         return read and bool(job.reply_to)
 
     async def _settle(self, handler: Any, job: Any,
@@ -813,6 +816,7 @@ class _Link:
         self.queue, self.options = queue, options
         self.address = f'{options["host"]}:{options["port"]}'
         self.broken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # One at a time: for what sets up consumers, and for the channel 'spare'.
         self.lock, self.spare = asyncio.Lock(), asyncio.Lock()
         self.protocols: list[_Protocol] = []
         self.channels: dict[str, _Channel] = {}  # by purpose
@@ -836,7 +840,8 @@ class _Link:
 
     def drop(self, why: object) -> None:
         """Give it up, once. A late signal of this one can't touch its successor."""
-        _resolve(self.broken, why)
+        error = why if isinstance(why, Exception) else ConnectionError(why)
+        _resolve(self.broken, error)
         if self.queue._link is self:
             self.queue._link = None
             self.queue._up = asyncio.get_running_loop().create_future()
@@ -966,7 +971,7 @@ class _Channel(Channel):  # type: ignore[misc]
         self.unconfirmed[self.published] = future, (key, correlation_id)
         return future
 
-    def settle(self, delivery_tag: int, how: bytes = ACK) -> None:
+    def settle(self, delivery_tag: int, requeue: bool = False) -> None:
         """Acknowledge a message, or hand it back.
 
         Each frame costs the broker some time: what is settled in the order of arrival
@@ -974,14 +979,13 @@ class _Channel(Channel):  # type: ignore[misc]
         """
         if not self.is_open:  # then the broker delivers the message again
             return
-        oldest = next(iter(self.unsettled))
+        oldest, tag = next(iter(self.unsettled)), delivery_tag.to_bytes(8)
         del self.unsettled[delivery_tag]
-        tag = delivery_tag.to_bytes(8)
-        if delivery_tag == oldest and how is ACK:
+        if delivery_tag == oldest and not requeue:
             self.protocol.acks[self] = self.frame(METHOD, ACK_ALL % tag)
-            self.protocol.send(b'')
+            self.protocol.send(b'')  # so that it will be flushed
         else:
-            self.protocol.send(self.frame(METHOD, how % tag))
+            self.protocol.send(self.frame(METHOD, (REQUEUE if requeue else ACK) % tag))
 
     def frame(self, kind: int, payload: bytes) -> bytes:
         return FRAME.pack(kind, self.channel_id, len(payload)) + payload + FRAME_END
@@ -1175,8 +1179,7 @@ def _job(name: str, header: bytes, body: bytes) -> SimpleNamespace:
         id=known.get('correlation_id') or os.urandom(16).hex(), name=name,
         headers=headers, attempt=_count(headers.get('x-attempt'), 1),
         deliveries=_count(headers.get('x-delivery-count'), 0), properties=properties,
-        body=body, reply_to=known.get('reply_to', ''), reply=b'', parts=None,
-        final=False)
+        body=body, reply_to=known.get('reply_to', ''), parts=None)
 
 
 def _count(value: Any, least: int) -> int:

@@ -1012,6 +1012,18 @@ async def test_with_retry_false_the_first_failure_raises(unused_tcp_port):
             await start(Queue(port=unused_tcp_port, retry=False))
 
 
+async def test_with_retry_false_a_peer_that_hangs_up_raises():
+    async def hang_up(reader, writer):
+        await reader.readexactly(len(b'AMQP0091'))
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, '127.0.0.1', 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        q = Queue(port=port, retry=False)
+        with pytest.raises(ConnectionError, match='closed by the peer'):
+            await asyncio.wait_for(q.connect(), DEADLINE)
+
+
 async def test_without_a_broker_it_tries_again_until_there_is_one(name, caplog):
     """A port where nothing answers, then one that forwards to the broker."""
     forwarder = Forwarder()
@@ -1990,9 +2002,25 @@ async def test_deliveries_that_wait_for_a_slot_go_elsewhere_at_once(
         await closing
 
 
-async def test_a_connection_lost_during_close_brings_no_new_tasks(name, caller, broker):
+@pytest.mark.parametrize('consuming', [False, True])
+async def test_a_connection_lost_before_close_ends_brings_no_new_tasks(
+    consuming, name, caller, broker
+):
+    """Also when it begins to close while the next connection begins to consume."""
     started, gate = asyncio.Event(), asyncio.Event()
-    async with Forwarder() as forwarder:
+    armed, held = asyncio.Event(), asyncio.Event()
+
+    class Holding(Forwarder):
+        async def pump(self, reader, writer):
+            while data := await reader.read(65536):
+                if armed.is_set() and b'\x00\x3c\x00\x15' in data:  # consume-ok
+                    self.flowing.clear()
+                    held.set()
+                await self.flowing.wait()
+                writer.write(data)
+            writer.transport.abort()
+
+    async with Holding() as forwarder:
         q = Queue(port=forwarder.port, retry=0.1)
 
         @q.on(name, prefetch_count=1)
@@ -2004,9 +2032,17 @@ async def test_a_connection_lost_during_close_brings_no_new_tasks(name, caller, 
         await q.start_async()
         task = await caller.task(name)
         await asyncio.wait_for(started.wait(), DEADLINE)
+        if consuming:
+            armed.set()
+            forwarder.cut()
+            await asyncio.wait_for(held.wait(), DEADLINE)
         closing = asyncio.create_task(q.close())
         await asyncio.sleep(0)  # now it closes
-        forwarder.cut()
+        if consuming:
+            armed.clear()
+            forwarder.flowing.set()
+        else:
+            forwarder.cut()
         # It has another connection when this returns.
         await asyncio.wait_for(q.task(name, no_response=True), DEADLINE)
         await broker.until(name, 2)
