@@ -55,6 +55,7 @@ import msgpack  # type: ignore[import-untyped]
 from aioamqp.channel import Channel  # type: ignore[import-untyped]
 from aioamqp.protocol import AmqpProtocol  # type: ignore[import-untyped]
 from pamqp.commands import Basic
+from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
 __all__ = ('Queue', 'Refused', 'RemoteException', 'Task', 'current')
@@ -79,7 +80,6 @@ LONGEST_TEXT = 10_000  # characters of an error or traceback: headers fit one fr
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 # What pamqp, so aioamqp, lets pass; and no name that means something else.
 NAME = re.compile(r'(?!amq\.rabbitmq\.)(?!.*\.delay\.\d+$)[a-zA-Z0-9\-_.:@#,/+ ]+')
-DELAY_QUEUE = re.compile(r'(.+)\.delay\.(\d+)')
 DELAY_SUFFIX = f'.delay.{LONGEST_DELAY}000'  # the longest
 OPTIONS = {'login': str, 'password': str, 'virtualhost': str, 'login_method': str,
            'insist': bool, 'client_properties': dict}
@@ -459,60 +459,72 @@ class Queue:
             if self._closing:  # it has lost the link that stopped, or had none
                 await link.stop_consuming(*self._handlers)
 
-    async def _publish(self, routing_key: str, message: Message) -> Any:
-        """Publish until the broker has confirmed it; False: there is no such queue."""
-        try:
-            return await self._retried(_Link.publish, routing_key, *message)
-        except Refused as error:
-            refused = error
-        # The broker doesn't say which message it was. All that were unconfirmed are
-        # sent again, each alone on a channel: what is refused alone is the culprit.
+    async def _send(self, name: str, message: Message, delay: float = 0,
+                    declare: bool = True) -> bool:
+        """Publish, after `delay` seconds, until the broker has confirmed it.
+
+        Declare a queue that doesn't exist, or else return False. To declare first would
+        cost a round trip, and fails where the queue exists with other arguments:
+        `mandatory` tells what has no queue.
+        """
+        if ttl := round(delay * 1000):
+            await self._once(self._declare, name)
+            await self._once(self._declare, name, ttl)
+        queue = f'{name}.delay.{ttl}' if ttl else name
+        routed = False
+        while not routed:
+            link = self._link if self._link else await asyncio.shield(self._up)
+            try:
+                routed = await link.channels['publish'].publish(queue, *message)
+            except LOST as error:
+                link.drop(error)
+                continue
+            except Refused:
+                routed = await self._send_alone(queue, message)
+            if not routed and not declare:
+                return False
+            if ttl or not routed:
+                # A delay queue in any case: x-expires counts from the last declaration,
+                # and the confirm may have taken long.
+                await self._once(self._declare, name, ttl)
+        return True
+
+    async def _send_alone(self, queue: str, message: Message) -> Any:
+        """Publish what was unconfirmed when the broker refused a message.
+
+        It doesn't say which one. All are sent again, one at a time: what is refused
+        alone is the culprit.
+        """
+        await self._once(_Link.channel, 'publish')
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             try:
-                return await self._once(_Link.alone, 'publish', routing_key, *message)
+                return await self._once(_Link.alone, 'publish', queue, *message)
             except Refused as error:
                 refused = error
                 if refused.code or not self._quorum:
                     break
         raise refused
 
-    async def _send(self, name: str, message: Message, delay: float = 0) -> None:
-        """Send to a queue, after `delay` seconds; declare what doesn't exist.
-
-        To declare first would cost a round trip, and fails where the queue exists with
-        other arguments: `mandatory` tells what has no queue.
-        """
-        if ttl := round(delay * 1000):
-            await self._once(self._declare, name)
-            waiting = f'{name}.delay.{ttl}'
-            await self._once(self._declare, waiting)
-            await self._send(waiting, message)
-            # Again: x-expires counts from the last one, and the confirm may take long.
-            await self._once(self._declare, waiting)
-            return
-        while not await self._publish(name, message):
-            await self._once(self._declare, name)
-
-    async def _declare(self, link: '_Link', name: str) -> None:
-        """Make sure that a queue exists; a delay queue is renewed."""
+    async def _declare(self, link: '_Link', name: str, ttl: int = 0) -> None:
+        """Make sure that a queue exists, or renew its delay queue of `ttl` ms."""
         arguments: dict[str, Any] = dict(self._quorum)
         options = {'durable': True, 'arguments': arguments}
-        if name in self._handlers:
-            options = self._handlers[name].queue
-        if delayed := DELAY_QUEUE.fullmatch(name):
-            ttl = int(delayed[2])
+        if ttl:
             arguments |= {'x-message-ttl': ttl, 'x-expires': ttl + DELAY_QUEUE_LEASE,
                           'x-dead-letter-exchange': '',
-                          'x-dead-letter-routing-key': delayed[1]}
+                          'x-dead-letter-routing-key': name}
             if self._quorum:  # at least once, for which the queue may refuse a message
                 arguments |= {'x-dead-letter-strategy': 'at-least-once',
                               'x-overflow': 'reject-publish',
                               'x-expires': ttl + QUORUM_LEASE}
+            name = f'{name}.delay.{ttl}'
         else:
             with contextlib.suppress(Refused):  # mostly 404: then declare it
                 await link.alone('queue_declare', name, passive=True)
                 return
+            if name in self._handlers:
+                options = self._handlers[name].queue
         try:
             await link.alone('queue_declare', name, **options)
         except Refused as refused:
@@ -645,7 +657,7 @@ class Queue:
         job.parts += 1
         if not job.reply_to:  # a value that can't be packed has failed all the same
             return True
-        read = await self._publish(job.reply_to, part)
+        read = await self._send(job.reply_to, part, declare=False)
         if 'content_type' not in job.properties:
             job.reply_to = ''  # a caller of 0.2 takes the first reply for the result
         return read and bool(job.reply_to)
@@ -669,10 +681,10 @@ class Queue:
             try:
                 reply = _message(job.reply, job.id, headers=headers)
                 try:
-                    answered = await self._publish(job.reply_to, reply)
+                    answered = await self._send(job.reply_to, reply, declare=False)
                 except ValueError:  # they don't fit a small frame_max
                     reply = _message(job.reply, job.id, headers=_short(headers))
-                    answered = await self._publish(job.reply_to, reply)
+                    answered = await self._send(job.reply_to, reply, declare=False)
             except Refused as refused:  # a result larger than the broker takes
                 if not isinstance(failure, Refused):
                     job.final = True
@@ -857,12 +869,6 @@ class _Link:
             self.channels[purpose] = channel
         return self.channels[purpose]
 
-    async def publish(self, routing_key: str, *message: Any) -> bool:
-        channel = self.channels['publish']
-        if not channel.is_open:  # the broker closed it: it refused a message
-            channel = await self.queue._once(_Link.channel, 'publish')
-        return await channel.publish(routing_key, *message)
-
     async def alone(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Do one thing at a time, on a channel that the broker may close over it."""
         async with self.spare:
@@ -911,15 +917,13 @@ class _Link:
 # Basic.Publish, Deliver, Return, Ack and Nack are packed and parsed here, all others by
 # aioamqp.
 
-FRAME = struct.Struct('>BHI')  # type, channel, size; the payload and FRAME_END follow
-METHOD, HEADER, BODY, FRAME_END = 1, 2, 3, b'\xce'
-BASIC_PUBLISH = b'\x00\x3c\x00\x28\x00\x00\x00'  # ticket 0, exchange '' (the default)
-MANDATORY = b'\x01'
+FRAME = struct.Struct('>BHI')  # type, channel, size; payload and CE follow
+METHOD, HEADER, BODY = 1, 2, 3  # the kinds; a frame ends with the octet CE
 BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 # With the delivery tag and the bits: 1 is multiple (all up to this one), 2 requeue.
 ACK, ACK_ALL, REQUEUE = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1', BASIC_NACK + b'%b\2'
-LARGE = 65536  # bytes: what is written at once, for to gather it would copy it again
+MANY = 72  # frames, of 24 small messages: what is written at once
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The content header of nearly every message: class, weight, body size, flags that say
@@ -945,9 +949,10 @@ class _Channel(Channel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.room = (self.protocol.server_frame_max or 2**31) - 8  # in a frame
         self.published = 0
-        self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[bytes, str]]] = {}
-        self.returned: list[tuple[bytes, str]] = []
+        self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[str, str]]] = {}
+        self.returned: list[tuple[str, str]] = []
         # Delivery tags. The first key of a dict takes long to find after many removals.
         self.unsettled: OrderedDict[int, None] = OrderedDict()
         self.method = self.header = b''  # of the message that is coming in
@@ -957,18 +962,19 @@ class _Channel(Channel):  # type: ignore[misc]
     def publish(self, routing_key: str, header: bytes, body: bytes,
                 correlation_id: str) -> asyncio.Future[bool]:
         """Publish to the default exchange; the future is False for what came back."""
-        key = routing_key.encode()
-        room = (self.protocol.server_frame_max or 2**31) - 8
+        room = self.room
         if len(header) > room:
             raise ValueError(f'headers of {len(header)} bytes, the broker takes {room}')
-        method = b'%b%c%b%b' % (BASIC_PUBLISH, len(key), key, MANDATORY)
-        frames = [self.frame(METHOD, method), self.frame(HEADER, header)]
+        if not self.is_open:
+            raise Refused('the broker has closed the channel over another message')
+        frames = [_publish_frame(self.channel_id, routing_key)]
+        frames.append(self.frame(HEADER, header))
         for at in range(0, len(body), room):
             frames.append(self.frame(BODY, body[at:at + room]))
-        self.protocol.send(b''.join(frames))
+        self.protocol.send(*frames)
         self.published += 1
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.unconfirmed[self.published] = future, (key, correlation_id)
+        future: asyncio.Future[bool] = asyncio.Future()
+        self.unconfirmed[self.published] = future, (routing_key, correlation_id)
         return future
 
     def settle(self, delivery_tag: int, requeue: bool = False) -> None:
@@ -988,7 +994,7 @@ class _Channel(Channel):  # type: ignore[misc]
             self.protocol.send(self.frame(METHOD, (REQUEUE if requeue else ACK) % tag))
 
     def frame(self, kind: int, payload: bytes) -> bytes:
-        return FRAME.pack(kind, self.channel_id, len(payload)) + payload + FRAME_END
+        return b'%b%b\xce' % (FRAME.pack(kind, self.channel_id, len(payload)), payload)
 
     def frame_received(self, kind: int, payload: bytes) -> None:
         if kind == METHOD:
@@ -1037,7 +1043,7 @@ class _Channel(Channel):  # type: ignore[misc]
         exchange = 7 + method[6]
         key = exchange + 1 + method[exchange]
         properties = _unpack_properties(self.header) or {}
-        routing_key = method[key + 1:key + 1 + method[key]]
+        routing_key = method[key + 1:key + 1 + method[key]].decode()
         self.returned.append((routing_key, properties.get('correlation_id', '')))
 
     async def server_basic_cancel(self, frame: Any) -> None:
@@ -1103,12 +1109,12 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.why = ConnectionError(text) if passing else Refused(text, frame.reply_code)
         await super().server_close(frame)
 
-    def send(self, data: bytes) -> None:
+    def send(self, *data: bytes) -> None:
         """Write at the end of this loop turn: one system call for many frames."""
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._outgoing.append(data)
-        if len(data) > LARGE:
+        self._outgoing += data
+        if len(self._outgoing) > MANY:
             self.flush()
 
     def flush(self) -> None:
@@ -1154,6 +1160,12 @@ def _message(body: bytes, correlation_id: str, content_type: str = MSGPACK,
     if reply:
         header += b'%c%b' % (len(reply), reply)
     return header, body, correlation_id
+
+
+@functools.lru_cache(1024)  # one for each queue and each caller
+def _publish_frame(channel: int, routing_key: str) -> bytes:
+    publish = Basic.Publish(routing_key=routing_key, mandatory=True)
+    return bytes(marshal(publish, channel))
 
 
 def _unpack_properties(header: bytes) -> dict[str, Any] | None:

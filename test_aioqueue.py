@@ -3626,7 +3626,7 @@ class Replay:
             if isinstance(frame, pamqp.commands.Basic.Publish):
                 key = frame.routing_key
             elif isinstance(frame, pamqp.header.ContentHeader):
-                message = key.encode(), frame.properties.correlation_id
+                message = key, frame.properties.correlation_id
                 self.published.setdefault(channel, []).append(message)
 
     def feed(self, pieces):
@@ -3672,7 +3672,7 @@ class Replay:
                 if len(body) == size and isinstance(
                     deliver, pamqp.commands.Basic.Return
                 ):
-                    returned.append(deliver.routing_key.encode())
+                    returned.append(deliver.routing_key)
                 elif len(body) == size:
                     received.setdefault(channel, []).append(
                         (deliver.delivery_tag, header, body))  # fmt: skip
