@@ -923,7 +923,7 @@ BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 # With the delivery tag and the bits: 1 is multiple (all up to this one), 2 requeue.
 ACK, ACK_ALL, REQUEUE = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1', BASIC_NACK + b'%b\2'
-MANY = 72  # frames, of 24 small messages: what is written at once
+MANY = 72  # frames: 24 small messages
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The content header of nearly every message: class, weight, body size, flags that say
@@ -1109,12 +1109,15 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.why = ConnectionError(text) if passing else Refused(text, frame.reply_code)
         await super().server_close(frame)
 
-    def send(self, *data: bytes) -> None:
-        """Write at the end of this loop turn: one system call for many frames."""
+    def send(self, *frames: bytes) -> None:
+        """Write at the end of this loop turn: one system call for many frames.
+
+        Not for all: the broker works on the first while we make the next.
+        """
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._outgoing += data
-        if len(self._outgoing) > MANY:
+        self._outgoing += frames
+        if len(self._outgoing) > MANY or len(frames) > 3:  # a body of several frames
             self.flush()
 
     def flush(self) -> None:
