@@ -985,13 +985,14 @@ class _Channel(Channel):  # type: ignore[misc]
         """
         if not self.is_open:  # then the broker delivers the message again
             return
-        oldest, tag = next(iter(self.unsettled)), delivery_tag.to_bytes(8)
+        oldest = next(iter(self.unsettled))
         del self.unsettled[delivery_tag]
         if delivery_tag == oldest and not requeue:
-            self.protocol.acks[self] = self.frame(METHOD, ACK_ALL % tag)
+            self.protocol.acks[self] = delivery_tag
             self.protocol.send(b'')  # so that it will be flushed
         else:
-            self.protocol.send(self.frame(METHOD, (REQUEUE if requeue else ACK) % tag))
+            method = (REQUEUE if requeue else ACK) % delivery_tag.to_bytes(8)
+            self.protocol.send(self.frame(METHOD, method))
 
     def frame(self, kind: int, payload: bytes) -> bytes:
         return b'%b%b\xce' % (FRAME.pack(kind, self.channel_id, len(payload)), payload)
@@ -1092,7 +1093,7 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         self.why: Exception | None = None
         self.transport: Any = None  # aioamqp forgets it when the connection is lost
         self._outgoing: list[bytes] = []
-        self.acks: dict[_Channel, bytes] = {}  # one for each channel, the latest
+        self.acks: dict[_Channel, int] = {}  # the latest delivery tag of each channel
         self._incomplete = b''
 
     def connection_made(self, transport: Any) -> None:
@@ -1121,7 +1122,8 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
             self.flush()
 
     def flush(self) -> None:
-        self._outgoing.extend(self.acks.values())
+        for channel, tag in self.acks.items():
+            self._outgoing.append(channel.frame(METHOD, ACK_ALL % tag.to_bytes(8)))
         self.acks.clear()
         if self._outgoing and not self.transport.is_closing():
             self.transport.write(b''.join(self._outgoing))
