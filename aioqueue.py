@@ -75,7 +75,6 @@ DELIVERY_LIMIT = 10
 # Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
 # one does, without a word.
 NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-LONGEST_TEXT = 10_000  # characters of an error or traceback: headers fit one frame
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 # What pamqp, so aioamqp, lets pass; and no name that means something else.
@@ -551,7 +550,7 @@ class Queue:
         """One delivery, from its arrival to its acknowledgement."""
         requeue = True
         try:
-            current.set(job := _job(handler.name, header, body))
+            current.set(job := _job(handler.name, header, body, channel.room))
             async with handler.slots:  # tasks of a lost connection may still run
                 if self._closing:
                     return
@@ -675,23 +674,19 @@ class Queue:
                 retry = {'x-attempt': job.attempt + 1}
                 await self._resend(job, job.name, retry, delay, job.reply_to)
                 return
-            job.reply, headers = pack([error, None]), _describe(failure)
+            job.reply, headers = pack([error, None]), _describe(failure, job.limit)
         answered = False
         if job.reply_to:
             try:
                 reply = _message(job.reply, job.id, headers=headers)
-                try:
-                    answered = await self._send(job.reply_to, reply, declare=False)
-                except ValueError:  # they don't fit a small frame_max
-                    reply = _message(job.reply, job.id, headers=_short(headers))
-                    answered = await self._send(job.reply_to, reply, declare=False)
+                answered = await self._send(job.reply_to, reply, declare=False)
             except Refused as refused:  # a result larger than the broker takes
                 if not isinstance(failure, Refused):
                     job.final = True
                     await self._settle(handler, job, refused)
                     return
         if failure is not None and (not answered or job.deliveries >= DELIVERY_LIMIT):
-            headers |= {'error': error[-LONGEST_TEXT:], 'attempts': job.attempt}
+            headers |= {'error': error[-job.limit:], 'attempts': job.attempt}
             await self._resend(job, f'{job.name}.dead', headers)
         elif job.reply_to and not answered:
             logger.info('task %s of %r: its caller is gone', job.id, job.name)
@@ -708,8 +703,7 @@ class Queue:
                                headers=past | headers, **kept)
             await self._send(name, message, delay)
         except (TypeError, ValueError, OverflowError):  # headers that can't go out
-            message = _message(job.body, job.id, reply_to=reply_to,
-                               headers=_short(headers))
+            message = _message(job.body, job.id, reply_to=reply_to, headers=headers)
             await self._send(name, message, delay)
 
 
@@ -792,9 +786,7 @@ class Task:
     def _receive(self, properties: dict[str, Any], body: bytes) -> None:
         headers = properties.get('headers', {})
         try:
-            error, result = reply = unpack(body)
-            if not isinstance(reply, list):
-                raise TypeError(type(reply).__name__)
+            error, result = unpack(body)
         except Exception as malformed:
             error, result = f'the reply is not [error, result]: {malformed}', None
         if error is not None:
@@ -837,23 +829,20 @@ class _Link:
     async def connect(self) -> None:
         for role in ('publish', 'consume'):
             factory = functools.partial(_Protocol, self, role)
-            try:
-                async with asyncio.timeout(CONNECT_DEADLINE):
-                    await aioamqp.connect(protocol_factory=factory, **self.options)
-            except Exception as error:
-                # aioamqp tells that it stumbled; Connection.Close, if one came, why.
-                why = self.broken.result() if self.broken.done() else error
-                if _is_final(why):
-                    raise why from None
-                raise ConnectionError(str(why) or 'no AMQP here') from error
+            async with asyncio.timeout(CONNECT_DEADLINE):
+                await aioamqp.connect(protocol_factory=factory, **self.options)
             # When its reader ends, its heartbeats alone must not keep it up.
             self.protocols[-1].worker.add_done_callback(
                 lambda _: self.drop('its reader ended'))
 
     def drop(self, why: object) -> None:
-        """Give it up, once. A late signal of this one can't touch its successor."""
-        error = why if isinstance(why, Exception) else ConnectionError(why)
-        _resolve(self.broken, error)
+        """Give it up, once. A late signal of this one can't touch its successor.
+
+        The first reason counts: what the broker says (Connection.Close) comes before
+        what that makes aioamqp stumble over.
+        """
+        lost = ConnectionError(str(why) or f'no AMQP from the peer: {why!r}')
+        _resolve(self.broken, why if _is_final(why) else lost)
         if self.queue._link is self:
             self.queue._link = None
             self.queue._up = asyncio.get_running_loop().create_future()
@@ -1187,7 +1176,7 @@ def _unpack_properties(header: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _job(name: str, header: bytes, body: bytes) -> SimpleNamespace:
+def _job(name: str, header: bytes, body: bytes, room: int) -> SimpleNamespace:
     """A delivery as its handler sees it, and what its reply needs."""
     properties = _unpack_properties(header)
     known = properties or {}
@@ -1196,7 +1185,9 @@ def _job(name: str, header: bytes, body: bytes) -> SimpleNamespace:
         id=known.get('correlation_id') or os.urandom(16).hex(), name=name,
         headers=headers, attempt=_count(headers.get('x-attempt'), 1),
         deliveries=_count(headers.get('x-delivery-count'), 0), properties=properties,
-        body=body, reply_to=known.get('reply_to', ''), parts=None)
+        body=body, reply_to=known.get('reply_to', ''), parts=None,
+        # An error, its type and traceback go in headers, which have to fit one frame.
+        limit=min(room // 16, 10_000))
 
 
 def _count(value: Any, least: int) -> int:
@@ -1250,11 +1241,6 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
-def _short(headers: dict[str, Any]) -> dict[str, Any]:
-    return {key: value[-255:] if isinstance(value, str) else value
-            for key, value in headers.items()}
-
-
 async def _ended(*futures: Any, timeout: float | None = None) -> None:
     if pending := [future for future in futures if future and not future.done()]:
         await asyncio.wait(pending, timeout=timeout)
@@ -1268,8 +1254,8 @@ def _text(value: Any) -> str:
         return f'{type(value).__name__}, whose str() fails'
 
 
-def _describe(error: BaseException) -> dict[str, Any]:
-    """The headers of a failure."""
+def _describe(error: BaseException, limit: int) -> dict[str, Any]:
+    """The headers of a failure, each of up to `limit` characters."""
     lines = ''.join(traceback.format_exception(error))
-    return {'type': _text(type(error).__qualname__)[-LONGEST_TEXT:],
-            'traceback': _text(lines)[-LONGEST_TEXT:]}
+    return {'type': _text(type(error).__qualname__)[-limit:],
+            'traceback': _text(lines)[-limit:]}
