@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PORT ?= 5672
 NODE ?=
-CONFIG ?=
+CONFIG ?=  # a file of settings (rabbitmq.conf) for a broker that is started
 ARGS ?=
 VENV ?= .venv
 BIN = $(VENV)/bin

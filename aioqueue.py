@@ -55,6 +55,7 @@ import msgpack  # type: ignore[import-untyped]
 from aioamqp.channel import Channel  # type: ignore[import-untyped]
 from aioamqp.protocol import AmqpProtocol  # type: ignore[import-untyped]
 from pamqp.commands import Basic
+from pamqp.commands import Channel as ChannelMethod
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
@@ -72,6 +73,7 @@ LONGEST_DELAY = 4_294_367  # seconds; with the lease 32 bits of ms, as x-expires
 # A quorum queue counts deliveries. A task that was delivered this often without being
 # settled is taken to kill its workers; RabbitMQ 4 would drop it at 20, without a trace.
 DELIVERY_LIMIT = 10
+NO_LIMIT = contextlib.nullcontext()  # asyncio.timeout(None) costs 2 µs more
 # Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
 # one does, without a word.
 NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -481,7 +483,8 @@ class Queue:
             except Refused:
                 routed = await self._send_alone(queue, message)
             if not routed and not declare:
-                return False
+                # RabbitMQ delivers to a direct reply-to, and returns the message, too.
+                return queue.startswith('amq.rabbitmq.reply-to.')
             if ttl or not routed:
                 # A delay queue in any case: x-expires counts from the last declaration,
                 # and the confirm may have taken long.
@@ -574,7 +577,7 @@ class Queue:
         # What an error now means: None is a failure of the handler itself, which may
         # run again; else the type and the first words of one that stays the same.
         final: Any = RuntimeError, 'it seems to kill its workers'
-        deadline: asyncio.Timeout | None = None
+        limit: Any = asyncio.timeout(handler.timeout) if handler.timeout else NO_LIMIT
         try:
             if job.deliveries >= DELIVERY_LIMIT:
                 raise ValueError(f'{job.deliveries} deliveries, and never settled')
@@ -583,10 +586,7 @@ class Queue:
                 raise ValueError('malformed properties')
             data = job.body if handler.raw else unpack(job.body)
             final = None
-            if handler.timeout:  # without one asyncio.timeout() would cost 2 µs a task
-                async with asyncio.timeout(handler.timeout) as deadline:
-                    failure, result = await self._call(handler, job, data)
-            else:
+            async with limit:
                 failure, result = await self._call(handler, job, data)
             if failure is None:
                 final = TypeError, 'msgpack cannot carry the result'
@@ -596,7 +596,7 @@ class Queue:
             if self._stopped or self._supervisor.cancelling():  # as the loop shuts down
                 raise
             failure = final[0](f'{final[1]}: {error}') if final else error
-            if deadline and deadline.expired() and isinstance(error, TimeoutError):
+            if handler.timeout and limit.expired() and isinstance(error, TimeoutError):
                 failure = TimeoutError(f'it ran longer than {handler.timeout} seconds')
         job.final = bool(final)
         return failure
@@ -674,7 +674,9 @@ class Queue:
                 retry = {'x-attempt': job.attempt + 1}
                 await self._resend(job, job.name, retry, delay, job.reply_to)
                 return
-            job.reply, headers = pack([error, None]), _describe(failure, job.limit)
+            job.reply, lines = pack([error, None]), traceback.format_exception(failure)
+            headers = {'type': _text(type(failure).__qualname__)[-job.limit:],
+                       'traceback': _text(''.join(lines))[-job.limit:]}
         answered = False
         if job.reply_to:
             try:
@@ -695,7 +697,7 @@ class Queue:
                       delay: float = 0, reply_to: str = '') -> None:
         """Send the message of a task on, with headers of ours added."""
         known = job.properties or {}
-        kept = {key: known[key] for key in KEPT if key in known}
+        kept: dict[str, Any] = {key: known.get(key) for key in KEPT}
         past = {key: value for key, value in job.headers.items()
                 if not key.startswith(PAST)}
         try:
@@ -703,7 +705,8 @@ class Queue:
                                headers=past | headers, **kept)
             await self._send(name, message, delay)
         except (TypeError, ValueError, OverflowError):  # headers that can't go out
-            message = _message(job.body, job.id, reply_to=reply_to, headers=headers)
+            message = _message(job.body, job.id, kept['content_type'], reply_to,
+                               headers=headers)
             await self._send(name, message, delay)
 
 
@@ -912,7 +915,7 @@ BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 # With the delivery tag and the bits: 1 is multiple (all up to this one), 2 requeue.
 ACK, ACK_ALL, REQUEUE = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1', BASIC_NACK + b'%b\2'
-MANY = 72  # frames: 24 small messages
+MANY = 72  # frames that are gathered: those of 24 small messages
 OURS = frozenset((BASIC_RETURN, BASIC_DELIVER, BASIC_ACK, BASIC_NACK))
 CONTENT = struct.Struct('>HHQH')  # class, weight, body size, property flags
 # The content header of nearly every message: class, weight, body size, flags that say
@@ -970,7 +973,7 @@ class _Channel(Channel):  # type: ignore[misc]
         """Acknowledge a message, or hand it back.
 
         Each frame costs the broker some time: what is settled in the order of arrival
-        is acknowledged at the end of the loop turn, with one frame for all of it.
+        is acknowledged when frames are written, with one frame for all until then.
         """
         if not self.is_open:  # then the broker delivers the message again
             return
@@ -1036,6 +1039,13 @@ class _Channel(Channel):  # type: ignore[misc]
         routing_key = method[key + 1:key + 1 + method[key]].decode()
         self.returned.append((routing_key, properties.get('correlation_id', '')))
 
+    async def server_channel_close(self, frame: Any) -> None:
+        # After Close-Ok this channel is none: what was gathered for it goes out before,
+        # and nothing is published until it is opened again. aioamqp would wait between.
+        self.protocol.send(marshal(ChannelMethod.CloseOk(), self.channel_id))
+        self.protocol.flush()
+        self.connection_closed(frame.reply_code, frame.reply_text)
+
     async def server_basic_cancel(self, frame: Any) -> None:
         """The queue was deleted, or its node died: the channel stays, but deaf."""
         if self.link:
@@ -1055,7 +1065,7 @@ class _Channel(Channel):  # type: ignore[misc]
                 future.set_exception(error)
         self.unconfirmed.clear()
         if self.link:
-            self.link.drop(self.protocol.why or error)
+            self.link.drop(error)
 
 
 class _Protocol(AmqpProtocol):  # type: ignore[misc]
@@ -1097,12 +1107,13 @@ class _Protocol(AmqpProtocol):  # type: ignore[misc]
         # 320 connection forced, 541 internal error: reasons of its own, that pass.
         passing, text = frame.reply_code in (320, 541), frame.reply_text
         self.why = ConnectionError(text) if passing else Refused(text, frame.reply_code)
+        _resolve(self.link.broken, self.why)
         await super().server_close(frame)
 
     def send(self, *frames: bytes) -> None:
-        """Write at the end of this loop turn: one system call for many frames.
+        """Write after all that can run now: one system call for many frames.
 
-        Not for all: the broker works on the first while we make the next.
+        Not for all of them: the broker works on the first while we make the next.
         """
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
@@ -1252,10 +1263,3 @@ def _text(value: Any) -> str:
         return str(value).encode('utf-8', 'backslashreplace').decode()
     except BaseException:
         return f'{type(value).__name__}, whose str() fails'
-
-
-def _describe(error: BaseException, limit: int) -> dict[str, Any]:
-    """The headers of a failure, each of up to `limit` characters."""
-    lines = ''.join(traceback.format_exception(error))
-    return {'type': _text(type(error).__qualname__)[-limit:],
-            'traceback': _text(lines)[-limit:]}

@@ -1557,17 +1557,19 @@ async def test_delay_queues_go_away_by_themselves(name, caller, broker, monkeypa
 async def test_a_delay_queue_outlives_what_reached_it_late(
     name, node, node_caller, monkeypatch
 ):
-    monkeypatch.setattr(aioqueue, 'DELAY_QUEUE_LEASE', 500)
+    # Less than the alarm lasts: to end it takes a whole run of rabbitmqctl.
+    monkeypatch.setattr(aioqueue, 'DELAY_QUEUE_LEASE', 100)
     await node.ctl('set_vm_memory_high_watermark absolute 1')
-    # The broker takes the first, and lets the second wait until the alarm is over.
+    # The broker takes the first, and lets the others wait until the alarm is over.
     sending = [
-        node_caller.task(name, number, delay=3, no_response=True) for number in range(2)
+        node_caller.task(name, number, delay=3, no_response=True)
+        for number in range(20)
     ]
     sending = asyncio.gather(*sending)
     await node.ctl('set_vm_memory_high_watermark 0.4')
     await asyncio.wait_for(sending, DEADLINE)
     async with Broker.connected(node.port) as broker:
-        await broker.until(name, 2)
+        await broker.until(name, 20)
 
 
 async def test_a_delay_and_confirmed_tasks_survive_a_killed_broker(
@@ -1706,6 +1708,43 @@ async def test_a_failure_that_is_awaited_is_no_dead_letter(name, queue, caller):
         with raises_remote('no'):
             await task.result(DEADLINE)
     await asyncio.wait_for(gone(f'{name}.dead'), DEADLINE)
+
+
+async def test_a_caller_with_direct_reply_to_is_answered(name, queue, broker):
+    """Of other languages, mostly: RabbitMQ returns a mandatory reply that it delivers."""
+    replies = asyncio.Queue()
+
+    @queue.on(name)
+    async def count_down(number):
+        for each in range(number, 0, -1):
+            yield each
+        raise ValueError('boom')
+
+    async def on_reply(channel, body, envelope, properties):
+        replies.put_nowait(msgpack.unpackb(body))
+
+    await queue.start_async()
+    direct = 'amq.rabbitmq.reply-to'
+    await broker.channel.basic_consume(on_reply, direct, no_ack=True)
+    await broker.publish(name, msgpack.packb(2), correlation_id='7', reply_to=direct,
+                         content_type='application/msgpack')  # fmt: skip
+    async with asyncio.timeout(DEADLINE):
+        got = [await replies.get() for _ in range(3)]
+    assert got == [[None, 2], [None, 1], ['boom', None]]
+    await asyncio.wait_for(gone(f'{name}.dead'), DEADLINE)
+
+
+async def test_what_has_no_content_type_is_sent_on_without(name, queue, broker):
+    @queue.on(name, retries=1, retry_delay=0.05, raw=True)
+    async def fail(body):
+        raise ValueError('no')
+
+    await queue.start_async()
+    await broker.publish(name, b'foreign')
+    await broker.until(f'{name}.dead', 1)
+    body, properties = await broker.get(f'{name}.dead')
+    assert (body, properties.content_type) == (b'foreign', None)
+    assert properties.headers['attempts'] == 2
 
 
 async def test_a_failure_whose_caller_is_gone_is_a_dead_letter(
@@ -2281,14 +2320,19 @@ async def test_a_handler_longer_than_consumer_timeout_runs_again_and_the_log_say
 
 
 async def test_connections_closed_by_the_broker_come_back(
-    name, node, node_queue, node_caller
+    name, node, node_queue, node_caller, caplog
 ):
     node_queue.on(name)(lambda data: data)
     await node_queue.start_async()
     task = await node_caller.task(name, 1)
     assert await task.result(DEADLINE) == 1
-    await node.ctl('close_all_connections maintenance')
+    closing = asyncio.create_task(node.ctl('close_all_connections maintenance'))
+    while not closing.done():  # and sends are under way
+        await node_caller.task(name, 0, no_response=True)
+    await closing
     assert await (await node_caller.task(name, 2)).result(DEADLINE) == 2
+    lost = [each.getMessage() for each in caplog.records if each.name == 'aioqueue']
+    assert lost and all('maintenance' in each for each in lost), lost
 
 
 @pytest.mark.parametrize('sending', [False, True])
@@ -2332,6 +2376,27 @@ async def test_a_message_too_large_hinders_none_of_those_in_flight(
     results = [await task.result(DEADLINE) for task in tasks]
     assert results == list(range(100))
     assert set(ran) == set(range(100))
+
+
+async def test_what_is_sent_while_another_message_is_refused_is_confirmed(
+    name, node, node_caller, caplog
+):
+    sending = []
+
+    async def send_too_much():
+        for _ in range(3):
+            with pytest.raises(Refused, match='larger than configured max size'):
+                await node_caller.task(name, b'x' * 1_500_000, no_response=True)
+
+    too_much = asyncio.create_task(send_too_much())
+    while not too_much.done() and len(sending) < 3000:  # one in each turn of the loop
+        sending.append(asyncio.create_task(node_caller.task(name, no_response=True)))
+        await asyncio.sleep(0)
+    await too_much
+    await asyncio.wait_for(asyncio.gather(*sending), DEADLINE)
+    async with Broker.connected(node.port) as broker:
+        assert await broker.count(name) >= len(sending)
+    assert 'no connection' not in caplog.text
 
 
 async def test_a_result_too_large_is_a_failure(name, node, node_queue, node_caller):
