@@ -217,9 +217,8 @@ def stop(node: str = '') -> None:
             iter(glob.glob('/usr/lib/erlang/erts-*/bin/epmd')), None
         )
         if epmd:  # refuses by itself while a node is registered
-            subprocess.run(
-                [epmd, '-port', str(EPMD_PORT), '-kill'], stdout=subprocess.DEVNULL
-            )
+            quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+            subprocess.run([epmd, '-port', str(EPMD_PORT), '-kill'], **quiet)
         shutil.rmtree(HOME, ignore_errors=True)
 
 
