@@ -474,6 +474,7 @@ class Queue:
         queue = f'{name}.delay.{ttl}' if ttl else name
         routed = False
         while not routed:
+            # As in _retried(): to call it would cost each message 1 µs more, of 16.
             link = self._link if self._link else await asyncio.shield(self._up)
             try:
                 routed = await link.channels['publish'].publish(queue, *message)
@@ -1042,8 +1043,8 @@ class _Channel(Channel):  # type: ignore[misc]
     async def server_channel_close(self, frame: Any) -> None:
         # After Close-Ok this channel is none: what was gathered for it goes out before,
         # and nothing is published until it is opened again. aioamqp would wait between.
-        self.protocol.send(marshal(ChannelMethod.CloseOk(), self.channel_id))
         self.protocol.flush()
+        self.protocol.transport.write(marshal(ChannelMethod.CloseOk(), self.channel_id))
         self.connection_closed(frame.reply_code, frame.reply_text)
 
     async def server_basic_cancel(self, frame: Any) -> None:
@@ -1170,7 +1171,7 @@ def _message(body: bytes, correlation_id: str, content_type: str = MSGPACK,
 @functools.lru_cache(1024)  # one for each queue and each caller
 def _publish_frame(channel: int, routing_key: str) -> bytes:
     publish = Basic.Publish(routing_key=routing_key, mandatory=True)
-    return bytes(marshal(publish, channel))
+    return marshal(publish, channel)
 
 
 def _unpack_properties(header: bytes) -> dict[str, Any] | None:
@@ -1197,7 +1198,8 @@ def _job(name: str, header: bytes, body: bytes, room: int) -> SimpleNamespace:
         headers=headers, attempt=_count(headers.get('x-attempt'), 1),
         deliveries=_count(headers.get('x-delivery-count'), 0), properties=properties,
         body=body, reply_to=known.get('reply_to', ''), parts=None,
-        # An error, its type and traceback go in headers, which have to fit one frame.
+        # Characters (of up to four bytes) of an error, of its type and its traceback:
+        # they go in headers, which have to fit one frame.
         limit=min(room // 16, 10_000))
 
 
