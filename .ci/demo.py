@@ -1,5 +1,6 @@
-"""Run the first example of the README as it stands there: what `make demo` does."""
+"""Run the first example of the README, on PORT: what `make demo` does."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tempfile
 
 README = pathlib.Path(__file__).resolve().parent.parent / 'README.rst'
+PORT = os.environ.get('PORT', '5672')
 
 
 def code_blocks(text: str) -> list[str]:
@@ -19,6 +21,7 @@ def main() -> None:
     worker, caller = code_blocks(README.read_text())[:2]
     with tempfile.TemporaryDirectory() as folder:
         for name, source in ('worker.py', worker), ('caller.py', caller):
+            source = source.replace('Queue()', f'Queue(port={PORT})')
             (pathlib.Path(folder) / name).write_text(source)
         print('$ python worker.py &', flush=True)
         process = subprocess.Popen([sys.executable, 'worker.py'], cwd=folder)
