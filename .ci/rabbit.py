@@ -22,7 +22,8 @@ HOME = pathlib.Path(__file__).resolve().parent.parent / '.rabbit'
 BOOT_DEADLINE = 120  # seconds until a node that was started has to answer
 # An epmd (Erlang's port mapper) of our own, so that `stop` leaves nothing behind and
 # meets nobody else's nodes.
-EPMD_PORT = 4370
+EPMD_PORT = os.environ.get('ERL_EPMD_PORT', '4370')
+QUIET = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
 
 
 def speaks_amqp(port: int) -> bool:
@@ -58,7 +59,7 @@ def environment(node: str, port: int | None = None) -> dict[str, str]:
     return {
         **os.environ,
         'HOME': str(HOME),  # Erlang keeps its cookie there: one for all our nodes
-        'ERL_EPMD_PORT': str(EPMD_PORT),
+        'ERL_EPMD_PORT': EPMD_PORT,
         'ERL_EPMD_ADDRESS': '127.0.0.1',
         'RABBITMQ_CONF_ENV_FILE': '/dev/null',  # not the settings of the whole machine
         'RABBITMQ_NODENAME': f'{node}@localhost',
@@ -75,12 +76,9 @@ def environment(node: str, port: int | None = None) -> dict[str, str]:
     }
 
 
-def ctl(node: str, *arguments: str, quiet: bool = False) -> int:
+def ctl(node: str, *arguments: str, **output: int) -> int:
     command = [f'{sbin()}/rabbitmqctl', '-n', f'{node}@localhost', *arguments]
-    output = subprocess.DEVNULL if quiet else None
-    return subprocess.run(
-        command, env=environment(node), stdout=output, stderr=output
-    ).returncode
+    return subprocess.run(command, env=environment(node), **output).returncode
 
 
 def launch(node: str, port: int, config: str = '') -> subprocess.Popen[bytes]:
@@ -130,13 +128,8 @@ def start_docker(node: str, port: int) -> None:
 
 
 def docker_runs() -> bool:
-    docker = shutil.which('docker')
-    return (
-        bool(docker)
-        and not subprocess.run(
-            ['docker', 'info'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ).returncode
-    )
+    found = shutil.which('docker') is not None
+    return found and subprocess.run(['docker', 'info'], **QUIET).returncode == 0
 
 
 def apt(package: str) -> None:
@@ -147,9 +140,9 @@ def apt(package: str) -> None:
     if os.geteuid() != 0:
         get.insert(0, 'sudo')
     quiet = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL}
-    subprocess.run([*get, 'update'], check=True, **quiet)
-    install = [*get, 'install', '-y', '--no-install-recommends', package]
-    subprocess.run(install, check=True, **quiet)
+    install = ['install', '-y', '--no-install-recommends', package]
+    for command in ['update'], install:
+        subprocess.run([*get, *command], check=True, **quiet)
 
 
 def install() -> None:
@@ -217,28 +210,23 @@ def stop(node: str = '') -> None:
             iter(glob.glob('/usr/lib/erlang/erts-*/bin/epmd')), None
         )
         if epmd:  # refuses by itself while a node is registered
-            quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-            subprocess.run([epmd, '-port', str(EPMD_PORT), '-kill'], **quiet)
+            subprocess.run([epmd, '-port', EPMD_PORT, '-kill'], **QUIET)
         shutil.rmtree(HOME, ignore_errors=True)
 
 
 def cluster(port: int, node: str) -> None:
     """Start three nodes and join them: NODE-1, NODE-2, NODE-3 on PORT, +1, +2."""
     if not sbin():
-        start(port, f'{node}-1')  # which installs it
+        install()
     nodes = [(f'{node}-{number}', port + number - 1) for number in (1, 2, 3)]
     servers = [(*each, launch(*each)) for each in nodes if not speaks_amqp(each[1])]
     for server in servers:
         wait_until_up(*server)
     for number in (2, 3):
-        for command in (
-            ['stop_app'],
-            ['reset'],
-            ['join_cluster', f'{node}-1@localhost'],
-            ['start_app'],
-        ):
-            if ctl(f'{node}-{number}', *command, quiet=True):
-                sys.exit(f'RabbitMQ: {" ".join(command)} failed on {node}-{number}')
+        join = f'join_cluster {node}-1@localhost'
+        for command in 'stop_app', 'reset', join, 'start_app':
+            if ctl(f'{node}-{number}', *command.split(), **QUIET):
+                sys.exit(f'RabbitMQ: {command} failed on {node}-{number}')
     print(f'RabbitMQ: a cluster of three, ports {port} to {port + 2}')
 
 
