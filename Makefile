@@ -45,11 +45,11 @@ dist: $(VENV)/.lint  ## build the package, and check it
 	$(BIN)/twine check --strict dist/*
 
 clean: stop  ## stop the brokers, remove all that is made here
-	rm -rf .venv* .bench build dist *.egg-info __pycache__ .*_cache .hypothesis
+	rm -rf .venv* .bench .debian build dist *.egg-info __pycache__ .*_cache .hypothesis
 
 # Debian's python3 comes without venv: then it is installed like RabbitMQ is.
 $(VENV)/.installed: setup.py
-	@$(PYTHON) -m venv $(VENV) || { $(PYTHON) .ci/rabbit.py apt python3-venv \
+	@$(PYTHON) -m venv $(VENV) > /dev/null || { $(PYTHON) .ci/rabbit.py apt python3-venv \
 	    && $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
