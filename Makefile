@@ -32,9 +32,9 @@ demo: $(VENV)/.installed rabbit  ## the first example of the README: a worker an
 test: $(VENV)/.installed rabbit  ## the tests, of one part with ARGS='-k name'
 	@$(BIN)/python -m pytest -p no:cacheprovider test_aioqueue.py $(ARGS)
 
-lint: $(VENV)/.lint  ## ruff, and mypy --strict on the module
+lint: $(VENV)/.lint  ## ruff and mypy
 	$(BIN)/ruff check --no-cache .
-	$(BIN)/mypy --strict --cache-dir=/dev/null aioqueue.py
+	$(BIN)/mypy --cache-dir=/dev/null --disable-error-code=annotation-unchecked aioqueue.py
 
 bench: rabbit  ## compare with other libraries: ARGS='--rounds 5'
 	@$(PYTHON) .ci/bench.py $(ARGS)
