@@ -390,9 +390,11 @@ class Queue:
                     await _outcome(link.broken)
                 except Exception as error:
                     link.drop(error)
-                except asyncio.CancelledError:  # by close(), or as the loop shuts down
-                    await _ended(*self._running, timeout=CLOSE_DEADLINE)
-                    await link.close()
+                except asyncio.CancelledError:
+                    if self._closing:  # or the event loop ends, and aioamqp with it
+                        await _ended(*self._running, timeout=CLOSE_DEADLINE)
+                        await link.close()
+                    link.drop(ConnectionError('closed'))
                     raise
                 failures.append(link.broken.exception())  # what came first
                 logger.warning('no connection to %s: %r', link.address, failures[-1])
@@ -794,7 +796,6 @@ class _Link:
                     await self.consuming.call(amqp.Queue.Delete(queue=queue))
                 for connection in reversed(self.connections):
                     await connection.close()
-        self.drop(ConnectionError('closed'))
 
 
 METHOD, HEADER, BODY = 1, 2, 3  # the types of frames
