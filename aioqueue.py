@@ -280,7 +280,7 @@ class Queue:
         """
         if not logger.hasHandlers():
             logging.basicConfig(level=logger.level or logging.INFO)
-            logging.getLogger('aioamqp').setLevel(logging.WARNING)
+            logging.getLogger('aioamqp').setLevel(logging.ERROR)
         asyncio.run(self._serve())
 
     async def _serve(self):
@@ -718,8 +718,8 @@ class _Link:
         """
         queue, ms = name, round(delay * 1000)
         while True:
-            now = time.time()
             if ms:
+                now = time.time()
                 queue = f'{name}.delay.{ms}.{int(now // DELAY_SLOT)}'
             if not await self.publish(queue, message):
                 await self.declare(name, queue, ms)
@@ -838,11 +838,10 @@ class _Channel:
         """Publish to the default exchange; the future is False for what came back."""
         if len(header) > self.room:
             raise ValueError(f'{len(header)} bytes of headers, the limit: {self.room}')
-        frames = [_publish_frame(self.number, routing_key),
-                  frame(HEADER, self.number, header)]
-        for at in range(0, len(body), self.room):
-            frames.append(frame(BODY, self.number, body[at:at + self.room]))
-        self.connection.send(*frames)
+        head = _publish_frame(self.number, routing_key), frame(HEADER, self.number, header)
+        self.connection.send(*head, *(
+            frame(BODY, self.number, body[at:at + self.room])
+            for at in range(0, len(body), self.room)))
         future = asyncio.Future()
         self.unconfirmed[next(self.tags)] = future, (routing_key, correlation_id)
         return future
