@@ -370,11 +370,9 @@ async def spawn():
 
 async def says(process, text):
     """Wait until a process prints a line with this text."""
-    lines = []
     async with asyncio.timeout(DEADLINE):
-        while not lines or text not in lines[-1]:
-            lines.append((await process.stdout.readline()).decode())
-            assert lines[-1], f'{text!r} is not in {lines}'
+        while text not in (line := (await process.stdout.readline()).decode()):
+            assert line, f'it has ended without {text!r}'
 
 
 async def ended(process):
@@ -634,13 +632,9 @@ def test_a_queue_made_outside_of_any_loop_serves_several():
 
 
 @pytest.mark.parametrize('host', [
-    'localhost',
-    f'127.0.0.1:{PORT}',
-    f'amqp://localhost:{PORT}',
-    f'amqp://guest:guest@127.0.0.1:{PORT}/',
-    f'amqp://g%75est:guest@localhost:{PORT}/%2F',
+    'localhost', f'127.0.0.1:{PORT}', f'amqp://localhost:{PORT}', [f'localhost:{PORT}'],
+    f'amqp://guest:guest@127.0.0.1:{PORT}/', f'amqp://g%75est:guest@localhost:{PORT}/%2F',
     ['amqp://127.0.0.1:1', f'amqp://localhost:{PORT}'],
-    [f'localhost:{PORT}'],
 ])
 async def test_hosts_are_names_urls_or_lists(host, name, queues):
     q = queues(PORT if host == 'localhost' else None, host, retry=False)
@@ -753,11 +747,6 @@ async def test_current_is_the_task_being_run(plain, name, worker):
         aioqueue.current.get()
 
 
-class Awkward(Exception):
-    def __str__(self):
-        raise ZeroDivisionError
-
-
 FAILURES = {  # what a handler raises, and the text of the RemoteException
     'exception': (ValueError('no'), 'no'),
     'key': (KeyError('k'), "'k'"),
@@ -770,7 +759,7 @@ FAILURES = {  # what a handler raises, and the text of the RemoteException
     'group': (ExceptionGroup('g', [ValueError(1)]), 'g (1 sub-exception)'),
     'generator': (GeneratorExit(), ''),
     'unicode': (ValueError('\udc80 \u20ac'), '\\udc80 \u20ac'),
-    'awkward': (Awkward(), None),
+    'awkward': (type('Awkward', (Exception,), {'__str__': lambda self: 1 / 0})(), None),
     'stop': (StopIteration('s'), None),  # Python makes it a RuntimeError
     'long': (ValueError('x' * 300_000), 'x' * 300_000),
 }
@@ -1175,10 +1164,9 @@ async def test_a_queue_may_have_any_name(odd, queues, broker):
 
 
 def test_exceptions_can_be_pickled():
-    error = pickle.loads(pickle.dumps(RemoteException('no', 'ValueError', 'Traceback')))
-    assert (str(error), error.type, error.traceback) == ('no', 'ValueError', 'Traceback')
-    refused = pickle.loads(pickle.dumps(Refused('no', 403)))
-    assert (str(refused), refused.code) == ('no', 403)
+    for error in (RemoteException('no', 'ValueError', 'Traceback'), Refused('no', 403)):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
 # Starts that fail.
@@ -1288,12 +1276,6 @@ async def test_the_caller_waits_through_retries_for_the_result(quorum, name, que
     assert await worker.call('flaky') == 'flaky'
     assert await worker.call('flaky', delay=0.1) == 'flaky'
     assert worker.attempts == [1, 2, 3] * 2
-
-
-async def test_without_a_delay_retries_run_at_once(worker):
-    await worker.start(retries=50, retry_delay=0)
-    await failure(worker.call('fail'))
-    assert worker.attempts == [*range(1, 52)]
 
 
 async def test_a_waiting_retry_survives_the_death_of_its_worker(name, worker, broker, spawn):
@@ -2167,17 +2149,13 @@ async def test_when_the_caller_is_gone_the_generator_is_closed(plain, name, work
 
 @KINDS
 async def test_a_clean_up_that_fails_is_a_failure(plain, name, worker, broker):
-    class Dirty:
-        def set(self):
-            raise OSError('not cleaned up')
-
-    worker.closed = Dirty()
+    worker.closed = None  # which it fails to set
     await worker.start(plain=plain, parts=True)
     await worker.task(['wait', 'endless'])
     await worker.caller.close()
     worker.opened = 1
     _, properties = await broker.get(f'{name}.dead')
-    assert properties.headers['error'] == 'not cleaned up'
+    assert "'NoneType' object" in properties.headers['error']
 
 
 @KINDS
