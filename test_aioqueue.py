@@ -245,12 +245,13 @@ class Worker:
 
     def script(self, data):
         """What to yield; what can be called is a condition to wait for."""
-        job, waits = aioqueue.current.get(), itertools.count(1)
+        job, waits = aioqueue.current.get(), 0
         self.runs.append(Run(data, job, time.monotonic()))
         data = data.split() if isinstance(data, str) else data
         for step in data if isinstance(data, list) else [data]:
             if step == 'wait':
-                yield lambda number=next(waits): self.opened >= number
+                waits += 1
+                yield lambda: self.opened >= waits
             elif step == 'fail' or (step == 'flaky' and job.attempt < 3):
                 raise ValueError('as asked: \u20ac')
             elif step == 'endless':
@@ -1264,9 +1265,9 @@ async def test_retries_wait_once_twice_four_times_the_delay(plain, worker):
     assert str(await failure(task.result(DEADLINE))) == 'as asked: \u20ac'
     assert worker.attempts == [1, 2, 3, 4]
     assert {(run.job.id, run.job.headers['tenant']) for run in worker.runs} == {(task.id, 'blue')}
-    times = [run.time for run in worker.runs]
-    for before, after, least in zip(times, times[1:], (0.25, 0.5, 1)):
-        assert least - 0.01 <= after - before < least + 0.24
+    waits = [after.time - before.time for before, after in itertools.pairwise(worker.runs)]
+    for wait, least in zip(waits, (0.25, 0.5, 1), strict=True):
+        assert least - 0.01 <= wait < least + 0.24
 
 
 @QUEUES
@@ -2080,8 +2081,8 @@ async def test_what_is_returned_is_no_part_unless_it_is_a_generator(worker):
 async def test_callers_at_once_get_their_own_parts_in_order(plain, worker, queues):
     await worker.start(plain=plain, parts=True, prefetch_count=4)
     data = [[*range(number, 2000, 4)] for number in range(4)]
-    callers = [queues(), queues()] * 2
-    tasks = [await q.task(worker.name, each) for q, each in zip(callers, data)]
+    callers = zip([queues(), queues()] * 2, data, strict=True)
+    tasks = [await q.task(worker.name, each) for q, each in callers]
     assert await asyncio.gather(*map(parts_of, tasks)) == data
 
 
