@@ -536,7 +536,7 @@ class Delivery:
         self.name: str = name
         self.id: str = self._properties.get('correlation_id') or os.urandom(16).hex()
         self.headers: dict[str, Any] = self._properties.get('headers', {})
-        self.attempt: int = self.headers.get('x-attempt', 1)
+        self.attempt = max(1, _number(self.headers.get('x-attempt')))
 
     async def _work(self):
         """From its arrival to its acknowledgement."""
@@ -553,7 +553,7 @@ class Delivery:
         """Run the handler; have its result, its retry or its dead letter confirmed."""
         timeout = self._handler.timeout
         limit = NO_LIMIT if timeout is None else asyncio.timeout(timeout)
-        deliveries = self.headers.get('x-delivery-count', 0)
+        deliveries = _number(self.headers.get('x-delivery-count'))
         try:
             if deliveries >= DELIVERY_LIMIT:
                 raise RuntimeError(f'{deliveries} deliveries, and never settled')
@@ -838,8 +838,8 @@ class _Channel:
         """Publish to the default exchange; the future is False for what came back."""
         if len(header) > self.room:
             raise ValueError(f'{len(header)} bytes of headers, the limit: {self.room}')
-        head = _publish_frame(self.number, routing_key), frame(HEADER, self.number, header)
-        self.connection.send(*head, *(
+        head = frame(HEADER, self.number, header)
+        self.connection.send(_publish_frame(self.number, routing_key), head, *(
             frame(BODY, self.number, body[at:at + self.room])
             for at in range(0, len(body), self.room)))
         future = asyncio.Future()
@@ -1107,6 +1107,11 @@ def _address(host, port, ssl, options):
     return {**options, **{name: unquote(part) for name, part in parts.items() if part},
             'port': url.port or port or (5671 if secure else 5672),
             'ssl': secure or None}
+
+
+def _number(header):
+    """A count in a header, which anybody may have set to anything."""
+    return header if isinstance(header, int) else 0
 
 
 def _check_name(name):
