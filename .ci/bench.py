@@ -1,34 +1,36 @@
 """Measure aioqueue next to other libraries, on the RabbitMQ of `make rabbit`.
 
-    make bench                                   everything, some minutes
+    make bench                                 everything, some ten minutes
     make bench ARGS='--rounds 3 --only aioqueue,aio-pika,limit'
-    make bench ARGS='--module ../old'            another aioqueue.py beside this one
-    make bench ARGS='--flat --million'           does the cost of a task grow?
-    make bench ARGS='--workers 1,2,4'            several worker processes
-    make bench ARGS=--tiny                       does all of this still run?
+    make bench ARGS='--module ../old'          another aioqueue.py beside this one
+    make bench ARGS='--only aioqueue --tasks 1000,1000000'  does the cost of one grow?
+    make bench ARGS='--only aioqueue --workers 1,2,4'       several worker processes
+    make bench ARGS=--tiny                     does all of this still run?
 
-One worker process and one caller process share the cores with the broker. All
-contenders take their turn in every round, in another order each time:
+One worker process and one caller process share the cores with the broker. The
+contenders take turns in every round, in another order each time:
 
-- enqueue: 50 coroutines send one small task after the other, and want no result.
+- enqueue: 50 coroutines send one small task after the other and want no result.
   Tasks a second until the broker has confirmed the last one.
-- delayed: the same, with a delay that ends when all are sent.
 - drain: a worker with a prefetch of 100 and a handler that does nothing works off what
   was enqueued. Tasks a second from the first one handled to the last.
-- call: 50 coroutines send a task, await its result, send the next. Calls a second.
-- latency: one call after the other. The median.
+- call: 50 coroutines send a task, await its result, send the next.
+- latency: the median of one call after the other.
+- delayed: enqueue, with a delay that ends when all are sent.
+
+The first table has medians over the rounds. Below them: how many times better aioqueue
+was, the median of the ratios within a round. The second table has the processor time of
+a task (without the broker's) and the peak memory.
 """
 
 import argparse
 import asyncio
-import collections
 import contextlib
 import importlib.metadata
 import itertools
 import json
 import os
 import pathlib
-import platform
 import re
 import resource
 import socket
@@ -37,7 +39,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 import warnings
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -47,6 +48,7 @@ PORT = int(os.environ.get('PORT', '5672'))  # of `make bench PORT=...`
 URL = f'amqp://guest:guest@localhost:{PORT}/'
 AT_ONCE = 50
 PREFETCH = 100
+DEADLINE = 120  # seconds that what should take a few may take
 
 
 def numbers(count, seconds):
@@ -64,7 +66,7 @@ def data_of(number):
 
 # The contenders. All are set up for what aioqueue promises, as far as they can:
 # persistent tasks in a durable classic queue, confirmed by the broker, acknowledged
-# after they ran and their reply was confirmed.
+# after they ran and their reply was sent.
 
 
 class Contender:
@@ -76,7 +78,7 @@ class Contender:
         self.took = []  # seconds of each call
 
     async def enqueue(self, count, seconds, at_once, **options):
-        """Send `count` tasks, or as many as fit in; return how many."""
+        """Send `count` tasks, or as many as `seconds` allow; return how many."""
 
         async def send_some():
             for number in numbers(count // at_once, seconds):
@@ -98,7 +100,7 @@ class Contender:
     async def close(self):
         """Most leave nothing behind."""
 
-    # For libraries without calls of their own: replies are matched by correlation id.
+    # For libraries without calls: replies are told apart by their correlation id.
 
     async def send(self, data):
         await self.publish(self.queue, data)
@@ -108,8 +110,7 @@ class Contender:
         result = asyncio.get_running_loop().create_future()
         self.results[correlation_id] = result
         await self.publish(
-            self.queue, data, correlation_id=correlation_id, reply_to=self.reply_queue
-        )
+            self.queue, data, correlation_id=correlation_id, reply_to=self.reply_queue)
         return await result
 
 
@@ -135,15 +136,213 @@ class Aioqueue(Contender):
     async def work(self, handler, pause):
         import aioqueue
 
-        q = aioqueue.Queue(URL)
+        self.q = aioqueue.Queue(URL)
 
-        @q.on(self.queue, prefetch_count=PREFETCH)
+        @self.q.on(self.queue, prefetch_count=PREFETCH)
         async def handle(data):
             if pause:
                 await asyncio.sleep(pause)
             return handler(data)
 
-        await q.start_async()
+        await self.q.start_async()
+
+
+class AioPika(Contender):
+    """As its tutorial on remote calls has it, with a robust connection.
+
+    In its favour: replies are not acknowledged, and are lost with the connection.
+    """
+
+    async def connect(self):
+        import aio_pika
+        import msgpack
+
+        self.pack, self.unpack, self.message = (
+            msgpack.packb, msgpack.unpackb, aio_pika.Message)
+        self.connection = await aio_pika.connect_robust(URL)
+        self.channel = await self.connection.channel()  # with confirms
+        return await self.channel.declare_queue(self.queue, durable=True)
+
+    async def publish(self, routing_key, data, **properties):
+        properties |= {'content_type': 'application/msgpack', 'delivery_mode': 2}
+        message = self.message(self.pack(data), **properties)
+        await self.channel.default_exchange.publish(message, routing_key)
+
+    async def open(self):
+        await self.connect()
+        replies = await self.channel.declare_queue(exclusive=True)
+        self.reply_queue = replies.name
+
+        async def on_reply(message):
+            result = self.results.pop(message.correlation_id)
+            result.set_result(self.unpack(message.body))
+
+        await replies.consume(on_reply, no_ack=True)
+
+    async def work(self, handler, pause):
+        tasks = await self.connect()
+        await self.channel.set_qos(PREFETCH)
+
+        async def on_message(message):
+            async with message.process():  # acknowledges at its end
+                result = handler(self.unpack(message.body))
+                if message.reply_to:
+                    await self.publish(
+                        message.reply_to, result, correlation_id=message.correlation_id)
+
+        # A callback and not an iterator: PREFETCH messages run at once.
+        await tasks.consume(on_message)
+
+
+class Aioamqp(Contender):
+    """Plain aioamqp, without what aioqueue corrects in it.
+
+    It doesn't understand a confirm of several messages: each that is sent at the same
+    time gets a channel of its own. In its favour: a returned message passes for
+    confirmed, a lost connection stays lost, and replies are as in aio-pika.
+    """
+
+    async def connect(self):
+        import aioamqp
+        import msgpack
+
+        self.pack, self.unpack = msgpack.packb, msgpack.unpackb
+        _, self.connection = await aioamqp.connect('localhost', PORT)
+        self.free = asyncio.LifoQueue()
+        for _ in range(AT_ONCE):
+            channel = await self.connection.channel()
+            await channel.confirm_select()
+            self.free.put_nowait(channel)
+        channel = await self.connection.channel()
+        await channel.queue_declare(self.queue, durable=True)
+        return channel
+
+    async def publish(self, routing_key, data, **properties):
+        properties |= {'content_type': 'application/msgpack', 'delivery_mode': 2}
+        channel = await self.free.get()
+        await channel.publish(self.pack(data), '', routing_key, properties)
+        self.free.put_nowait(channel)
+
+    async def open(self):
+        channel = await self.connect()
+        replies = await channel.queue_declare(exclusive=True)
+        self.reply_queue = replies['queue']
+
+        async def on_reply(channel, body, envelope, properties):
+            result = self.results.pop(properties.correlation_id)
+            result.set_result(self.unpack(body))
+
+        await channel.basic_consume(on_reply, self.reply_queue, no_ack=True)
+
+    async def work(self, handler, pause):
+        running = set()
+
+        async def handle(channel, body, envelope, properties):
+            result = handler(self.unpack(body))
+            if properties.reply_to:
+                await self.publish(properties.reply_to, result,
+                                   correlation_id=properties.correlation_id)
+            await channel.basic_client_ack(envelope.delivery_tag)
+
+        async def on_message(*delivery):
+            # A task: the connection is not read while this callback runs.
+            task = asyncio.create_task(handle(*delivery))
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+        channel = await self.connect()
+        await channel.basic_qos(prefetch_count=PREFETCH)
+        await channel.basic_consume(on_message, self.queue)
+
+
+class Taskiq(Contender):
+    """With classic queues, as all others; unless asked it makes quorum queues."""
+
+    rows = ()  # it can't send results through RabbitMQ
+
+    async def open(self, handler=None):
+        from taskiq_aio_pika import AioPikaBroker, Exchange, Queue, QueueType
+
+        dead, kind = f'{self.queue}.dead', QueueType.CLASSIC
+        self.broker = AioPikaBroker(
+            URL, qos=PREFETCH, exchange=Exchange(name=self.queue),
+            task_queues=[Queue(name=self.queue, type=kind)],
+            dead_letter_queue=Queue(name=dead, type=kind))
+
+        async def handle(data):
+            return handler(data)
+
+        self.task = self.broker.register_task(handle, 'handle')
+        if not handler:
+            await self.broker.startup()
+
+    async def send(self, data):
+        await self.task.kiq(data)
+
+    async def work(self, handler, pause):
+        from taskiq.api import run_receiver_task
+
+        await self.open(handler)
+        # What `taskiq worker` runs in its processes.
+        await run_receiver_task(self.broker, max_async_tasks=PREFETCH, run_startup=True)
+
+
+class Celery(Contender):
+    """With confirms and late acknowledgement; its handlers are not async.
+
+    It has what makes it fastest: the pool `solo`, ten threads to enqueue (its pool of
+    connections has as many), one for the calls. In its favour: the queue of its results
+    goes away with a lost connection.
+    """
+
+    async def open(self, handler=None):
+        import celery
+
+        self.app = celery.Celery(self.queue, broker=URL, backend='rpc://')
+        self.app.conf.update(
+            broker_transport_options={'confirm_publish': True}, task_acks_late=True,
+            broker_connection_retry_on_startup=True, result_persistent=True,
+            task_default_queue=self.queue, worker_enable_remote_control=False,
+            worker_redirect_stdouts=False)
+
+        def handle(data):
+            return handler(data)
+
+        self.task = self.app.task(handle, name='handle')
+        self.app.finalize()
+
+    async def enqueue(self, count, seconds, at_once):
+        threads = min(at_once, self.app.conf.broker_pool_limit)
+
+        def send_some():
+            for number in numbers(count // threads, seconds):
+                self.task.apply_async((data_of(number),), ignore_result=True)
+            return number
+
+        senders = (asyncio.to_thread(send_some) for _ in range(threads))
+        return sum(await asyncio.gather(*senders))
+
+    async def calls(self, count, seconds, at_once):
+        more = numbers(count, seconds)
+        pending = []
+        while True:
+            for number in itertools.islice(more, at_once - len(pending)):
+                result = self.task.apply_async((data_of(number),))
+                pending.append((number, time.perf_counter(), result))
+            if not pending:
+                return number
+            sent, start, result = pending.pop(0)
+            assert result.get(DEADLINE) == sent
+            self.took.append(time.perf_counter() - start)
+
+    async def work(self, handler, pause):
+        warnings.filterwarnings('ignore', message='.*superuser')
+        await self.open(handler)
+        self.app.Worker(
+            hostname=self.queue, pool='solo', concurrency=1, loglevel='ERROR',
+            prefetch_multiplier=PREFETCH, quiet=True, without_gossip=True,
+            without_heartbeat=True, without_mingle=True,
+        ).start()
 
 
 class Limit(Contender):
@@ -153,56 +352,51 @@ class Limit(Contender):
     needs one for many, so it may drain a queue faster than this.
     """
 
-    ACK = b'\1\0\1\0\0\0\x0d\0\x3c\0\x50%b\0\xce'
+    ACK = b'\1\0\1\0\0\0\x0d\0\x3c\0\x50%b\0\xce'  # of ours, and the broker's confirms
 
-    def connect(self, consume):
+    def connect(self, queue):
+        import pamqp.frame
         from pamqp.commands import Basic, Channel, Confirm, Connection, Queue
-        from pamqp.frame import marshal
 
-        self.tasks, task = self.message(1, self.queue)
-        self.requests, request = self.message(2, self.queue, f'{self.queue}.reply')
-        self.reply, _ = self.message(1, f'{self.queue}.reply')
-        confirm = re.escape(self.ACK[:11]) + b'(?P<confirmed>.{8}).\xce'
-        request = b'(?P<request>' + re.escape(request) + b')'
-        self.pattern = re.compile(
-            b'|'.join([confirm, request, re.escape(task)]), re.DOTALL
-        )
+        self.marshal = pamqp.frame.marshal
+        self.commands = pamqp.frame.commands
+        reply_queue = f'{self.queue}.reply'
+        self.task, task = self.message(1, self.queue)
+        self.request, request = self.message(2, self.queue, reply_queue)
+        self.reply, _ = self.message(1, reply_queue)
+        self.pattern = re.compile(b'|'.join([
+            re.escape(self.ACK[:11]) + b'(?P<confirmed>.{8}).\xce',
+            b'(?P<request>' + re.escape(request) + b')',
+            re.escape(task)]), re.DOTALL)
         self.sent = self.confirmed = self.received = 0
         self.rest = b''
-        # The broker's answers are not awaited: it takes all of this in its order.
         self.socket = socket.create_connection(('localhost', PORT))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(b'AMQP\0\0\x09\1')
-        for channel, frame in (
-            (0, Connection.StartOk({}, 'PLAIN', '\0guest\0guest')),
-            (0, Connection.TuneOk(1, 131072, 0)),
-            (0, Connection.Open('/')),
-            (1, Channel.Open()),
-            (1, Confirm.Select()),
-            (1, Basic.Qos(prefetch_count=PREFETCH)),
-            (1, Queue.Declare(queue=self.queue, durable=True)),
-            (1, Queue.Declare(queue=f'{self.queue}.reply', durable=True)),
-            (1, Basic.Consume(queue=consume)),
-        ):
-            self.socket.sendall(marshal(frame, channel))
+        # The broker's answers are not awaited: it takes all of this in its order.
+        self.socket.sendall(b'AMQP\0\0\x09\1' + b''.join([
+            self.marshal(Connection.StartOk({}, 'PLAIN', '\0guest\0guest'), 0),
+            self.marshal(Connection.TuneOk(1, 131072, 0), 0),
+            self.marshal(Connection.Open('/'), 0),
+            self.marshal(Channel.Open(), 1),
+            self.marshal(Confirm.Select(), 1),
+            self.marshal(Basic.Qos(prefetch_count=PREFETCH), 1),
+            self.marshal(Queue.Declare(queue=self.queue, durable=True), 1),
+            self.marshal(Queue.Declare(queue=reply_queue, durable=True), 1),
+            self.marshal(Basic.Consume(queue=queue), 1)]))
 
     def message(self, number, routing_key, reply_to=None):
-        """Return the frames of a message, and the last of them, its body."""
+        """Return the frames of a message, and the last of them: its body."""
         import msgpack
         from pamqp.body import ContentBody
-        from pamqp.commands import Basic
-        from pamqp.frame import marshal
         from pamqp.header import ContentHeader
 
         body = msgpack.packb(data_of(number))
-        properties = Basic.Properties(
+        method = self.commands.Basic.Publish(routing_key=routing_key)
+        header = ContentHeader(0, len(body), self.commands.Basic.Properties(
             content_type='application/msgpack', correlation_id='0' * 32,
-            delivery_mode=2, reply_to=reply_to,
-        )
-        content = marshal(ContentBody(body), 1)
-        header = marshal(ContentHeader(0, len(body), properties), 1)
-        method = marshal(Basic.Publish(routing_key=routing_key), 1)
-        return method + header + content, content
+            delivery_mode=2, reply_to=reply_to))
+        frames = [self.marshal(each, 1) for each in (method, header, ContentBody(body))]
+        return b''.join(frames), frames[-1]
 
     def read(self):
         """Look for confirms and bodies in what arrives; return the answers to it."""
@@ -215,19 +409,19 @@ class Limit(Contender):
         for found in self.pattern.finditer(data):
             end = found.end()
             if found['confirmed']:
-                # The messages are in one queue: it confirms them in their order.
-                delivery_tag = int.from_bytes(found['confirmed'])
-                self.confirmed = max(self.confirmed, delivery_tag)
+                # Of one queue, which confirms its messages in their order.
+                tag = int.from_bytes(found['confirmed'], 'big')
+                self.confirmed = max(self.confirmed, tag)
                 continue
             self.received += 1
-            answers.append(self.ACK % self.received.to_bytes(8))
+            answers.append(self.ACK % self.received.to_bytes(8, 'big'))
             if found['request']:
                 answers.append(self.reply)
         self.rest = data[end:]
         return b''.join(answers)
 
     def exchange(self, count, seconds, at_once, message, done):
-        """Keep `at_once` messages on their way until the last is `done`."""
+        """Keep `at_once` messages on their way until all are `done`."""
         before = self.sent
         answers = b''
         more = numbers(count, seconds)
@@ -235,12 +429,13 @@ class Limit(Contender):
             on_the_way = self.sent - getattr(self, done)
             sending = len(list(itertools.islice(more, at_once - on_the_way)))
             self.socket.sendall(answers + message * sending)
-            if not sending + on_the_way:
-                return self.sent - before
             self.sent += sending
+            on_the_way += sending
+            if not on_the_way:
+                return self.sent - before
             start = time.perf_counter()
             answers = b''
-            while self.sent - getattr(self, done) == sending + on_the_way:
+            while self.sent - getattr(self, done) == on_the_way:
                 answers += self.read()
             self.took.append(time.perf_counter() - start)
 
@@ -249,19 +444,17 @@ class Limit(Contender):
 
     async def close(self):
         # Not at once: acknowledgements that the broker has not read would be lost.
-        from pamqp.commands import Connection
-        from pamqp.frame import marshal
-
-        self.socket.sendall(marshal(Connection.Close(0, '', 0, 0), 0))
-        with contextlib.suppress(ConnectionResetError):
-            while self.socket.recv(65536):
-                pass
+        connection = self.commands.Connection
+        self.socket.sendall(self.marshal(connection.Close(0, '', 0, 0), 0))
+        data = b''
+        while self.marshal(connection.CloseOk(), 0) not in data:
+            data += self.socket.recv(65536)
 
     async def enqueue(self, count, seconds, at_once):
-        return self.exchange(count, seconds, at_once, self.tasks, 'confirmed')
+        return self.exchange(count, seconds, at_once, self.task, 'confirmed')
 
     async def calls(self, count, seconds, at_once):
-        return self.exchange(count, seconds, at_once, self.requests, 'received')
+        return self.exchange(count, seconds, at_once, self.request, 'received')
 
     async def work(self, handler, pause):
         self.connect(self.queue)
@@ -274,44 +467,40 @@ class Limit(Contender):
 
 
 CONTENDERS = {
-    'aioqueue': Aioqueue,
-    'limit': Limit,
+    'aioqueue': Aioqueue, 'aio-pika': AioPika, 'aioamqp': Aioamqp, 'taskiq': Taskiq,
+    'celery': Celery, 'limit': Limit,
 }
 
 
-# The child processes. What they measure of themselves they print as lines of JSON.
+# The child processes. They print lines of JSON.
 
 
 def usage():
     used = resource.getrusage(resource.RUSAGE_SELF)
     unit = 1 if sys.platform == 'darwin' else 1024
-    return {
-        'processor': used.ru_utime + used.ru_stime,
-        'megabytes': used.ru_maxrss * unit / 1e6,
-    }
+    return used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6
 
 
-async def caller(answer, contender, row, count, seconds):
-    work = contender.calls if row in ('call', 'latency') else contender.enqueue
+async def caller(contender, row, count, seconds):
     at_once = 1 if row == 'latency' else AT_ONCE
+    work = contender.calls if row in ('call', 'latency') else contender.enqueue
     options = {'delay': seconds + 1} if row == 'delayed' else {}
+    unit = {'call': 'calls/s', 'latency': 'ms'}.get(row, 'tasks/s')
     await contender.open()
-    # The first ones, which find everything cold, are not measured.
-    await work(at_once, 60, at_once, **options)
-    before, start = usage(), time.perf_counter()
+    cold = await work(at_once, DEADLINE, at_once, **options)  # not measured
+    start, (idle, _) = time.perf_counter(), usage()
     done = await work(count, seconds, at_once, **options)
-    after, seconds = usage(), time.perf_counter() - start
+    value = done / (time.perf_counter() - start)
+    processor, megabytes = usage()
     if row == 'latency':
-        found = {'latency, ms': statistics.median(contender.took) * 1e3}
-    else:
-        found = {f'{row}, {"calls" if row == "call" else "tasks"}/s': done / seconds}
-        cost = (after['processor'] - before['processor']) / done
-        found[f'{row}, caller, µs'] = cost * 1e6
-    answer(count=at_once + done, found=found, megabytes=after['megabytes'])
+        value = statistics.median(contender.took) * 1e3
+    found = {f'{row}, {unit}': value,
+             f'{row}, caller, µs': (processor - idle) / done * 1e6}
+    print(json.dumps({'count': cold + done, 'MB': megabytes, 'found': found}))
     await contender.close()
 
 
-async def worker(answer, contender, pause):
+async def worker(contender, pause):
     """Handle tasks; answer each line of standard input with a report."""
     report = {'count': 0, 'first': 0, 'last': 0, 'idle': 0}
 
@@ -319,13 +508,14 @@ async def worker(answer, contender, pause):
         report['last'] = time.monotonic()  # one clock for all processes
         if not report['count']:
             report['first'] = report['last']
-            report['idle'] = usage()['processor']
+            report['idle'], _ = usage()
         report['count'] += 1
         return data['id']
 
     def listen():
         for _ in sys.stdin:
-            answer(**report, **usage())
+            report['processor'], report['MB'] = usage()
+            print(json.dumps(report), flush=True)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
@@ -333,127 +523,106 @@ async def worker(answer, contender, pause):
     await asyncio.Event().wait()
 
 
-async def remover(answer, contender):
+async def remover(contender):
     """Delete all that is named after a queue; tell how many tasks it held."""
     import aio_pika
 
-    queue = contender.queue
     async with await aio_pika.connect(URL) as connection:
         channel = await connection.channel()
-        left = await channel.queue_delete(queue)
-        await channel.queue_delete(f'{queue}.reply')
-        await channel.queue_delete(f'{queue}.dead')
-        await channel.exchange_delete(queue)
+        deleted = await channel.queue_delete(contender.queue)
+        for suffix in ('reply', 'dead'):
+            await channel.queue_delete(f'{contender.queue}.{suffix}')
+        await channel.exchange_delete(contender.queue)
         server = connection.transport.connection.server_properties
-    answer(left=left.message_count, server=f'{server["product"]} {server["version"]}')
+    print(json.dumps({'left': deleted.message_count, 'RabbitMQ': server['version']}))
 
 
-def be_child(role, name, folder, queue, **options):
-    # Libraries print what they like; the parent is told nothing but answers.
-    answers = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)
+def child(role, name, folder, queue, **options):
     sys.path.insert(0, folder)
-
-    def answer(**fields):
-        print(json.dumps(fields), file=answers, flush=True)
-
-    role = {'caller': caller, 'worker': worker, 'remover': remover}[role]
     contender = CONTENDERS.get(name, Aioqueue)(queue)
-    status = 1
-    try:
-        asyncio.run(role(answer, contender, **options))
-        status = 0
-    except Exception:
-        traceback.print_exc()
-    os._exit(status)  # whatever threads of a library are left
+    role = {'caller': caller, 'worker': worker, 'remover': remover}[role]
+    asyncio.run(role(contender, **options))
 
 
-# The parent. It imports no library: what it has in memory counts for its children.
-
-
+# The parent. It imports no library: its memory would count for its children.
 
 
 def command(role, about, **more):
-    return [sys.executable, __file__, '--child', json.dumps({'role': role} | about | more)]
+    return [sys.executable, __file__, '--child', json.dumps({'role': role, **about, **more})]
 
 
 def ask(role, about, **more):
     """Run a child to its end, and return its answer."""
-    timeout = 120 + more.get('seconds', 0)
-    child = command(role, about, **more)
-    done = subprocess.run(child, stdout=subprocess.PIPE, check=True, timeout=timeout)
+    done = subprocess.run(
+        command(role, about, **more), stdout=subprocess.PIPE, check=True,
+        timeout=DEADLINE + more.get('seconds', 0))
     return json.loads(done.stdout)
 
 
 @contextlib.contextmanager
-def working(number, about, pause):
-    """Have `number` workers meanwhile."""
-    child = command('worker', about, pause=pause)
-    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
-    workers = [subprocess.Popen(child, bufsize=0, **pipes) for _ in range(number)]
+def working(count, about, pause):
+    """Have so many workers meanwhile."""
+    line = command('worker', about, pause=pause)
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'bufsize': 0}
+    workers = [subprocess.Popen(line, **pipes) for _ in range(count)]
     try:
         yield workers
         time.sleep(0.5)  # the last acknowledgements are on their way
         for each in workers:
             each.stdin.close()
-            if each.wait(10):
-                raise RuntimeError(f'a worker ended with status {each.returncode}')
+            if each.wait(DEADLINE):
+                raise RuntimeError(f'a worker ended with {each.returncode}')
     finally:
         for each in workers:
             each.kill()
 
 
-def handled(workers, count):
-    """Wait until the workers have handled so many tasks; return their reports."""
-    deadline = time.monotonic() + 120 + count / 100
-    while True:
+def reports_of(workers, count):
+    """Wait until the workers have handled `count` tasks; return their reports."""
+    deadline = time.monotonic() + DEADLINE + count / 100
+    while time.monotonic() < deadline:
         for each in workers:
             each.stdin.write(b'\n')
-        lines = [each.stdout.readline() for each in workers]
-        if not all(lines):
-            raise RuntimeError('a worker ended too early')
-        reports = [json.loads(line) for line in lines]
-        total = sum(report['count'] for report in reports)
-        if total >= count:
-            return [report for report in reports if report['count']]
-        if time.monotonic() > deadline:
-            raise RuntimeError(f'{total} of {count} tasks handled')
+        reports = [json.loads(each.stdout.readline()) for each in workers]
+        if sum(each['count'] for each in reports) >= count:
+            return [each for each in reports if each['count']]
         time.sleep(0.1)
+    raise RuntimeError(f'after all this time not {count} tasks: {reports}')
 
 
 def measure(about, rows, workers, pause, **limits):
-    """Return a contender's numbers of one round."""
+    """Return what was found of a contender in a round."""
     found = {}
     memory = []
 
     def called(row):
         answer = ask('caller', about, row=row, **limits)
         found.update(answer['found'])
-        memory.append(answer['megabytes'])
+        memory.append(answer['MB'])
         return answer['count']
 
     try:
         count = called('enqueue')
         with working(workers, about, pause) as running:
-            reports = handled(running, count)
+            reports = reports_of(running, count)
             first = min(each['first'] for each in reports)
             last = max(each['last'] for each in reports)
             busy = sum(each['processor'] - each['idle'] for each in reports)
             found['drain, tasks/s'] = count / (last - first)
             found['drain, worker, µs'] = busy / count * 1e6
             for row in rows:
-                before = reports[0]['processor']
-                called_now = called(row)
-                count += called_now
-                reports = handled(running, count)
+                idle = reports[0]['processor']
+                more = called(row)
+                count += more
+                reports = reports_of(running, count)
                 if row == 'call':
-                    cost = (reports[0]['processor'] - before) / called_now
-                    found['call, worker, µs'] = cost * 1e6
-            memory += [each['megabytes'] for each in reports]
+                    busy = reports[0]['processor'] - idle
+                    found['call, worker, µs'] = busy / more * 1e6
+            memory += [each['MB'] for each in reports]
     finally:
         left = ask('remover', about)['left']
     if left:
-        raise RuntimeError(f'{left} tasks were left in the queue')
+        raise RuntimeError(f'{left} tasks are left in the queue')
     if 'delayed' in rows:
         share = found['delayed, tasks/s'] / found['enqueue, tasks/s']
         found['delayed, % of enqueue'] = share * 100
@@ -461,74 +630,87 @@ def measure(about, rows, workers, pause, **limits):
     return found
 
 
-def number_text(value):
+def text(value):
     return f'{value:,.0f}' if value >= 100 else f'{value:#.3g}'
 
 
 def table(rounds, names, units):
-    """Print medians; below each how many times better the first contender was."""
+    """Print the medians; below rates and times, how many times better the first was."""
     titles = dict.fromkeys(
-        title for each in rounds for name in names for title in each[name]
-    )
+        title for found in rounds for name in names for title in found[name])
     lines = [['..', *names]]
     for title in titles:
         if not title.endswith(units):
             continue
-        values = [title]
+        medians = [title]
         times = ['..']
         for name in names:
             found = [each for each in rounds if title in each[name]]
+            values = [each[name][title] for each in found]
+            medians.append(text(statistics.median(values)) if values else '')
             both = [each for each in found if title in each[names[0]]]
             ratios = [each[names[0]][title] / each[name][title] for each in both]
-            if not title.endswith('/s'):  # the smaller the better
-                ratios = [1 / ratio for ratio in ratios]
-            values.append('')
-            times.append('')
-            if found:
-                middle = statistics.median(each[name][title] for each in found)
-                values[-1] = number_text(middle)
-            if ratios and name == 'limit':
-                times[-1] = f'{statistics.median(ratios):.0%}'
-            elif ratios and name != names[0]:
-                times[-1] = f'x {number_text(statistics.median(ratios))}'
-        lines.append(values)
-        if any(times[1:]) and '%' not in title:
+            if title.endswith('ms'):
+                ratios = [1 / each for each in ratios]
+            times.append(f'x {text(statistics.median(ratios))}' if ratios else '')
+        times[1] = ''
+        lines.append(medians)
+        if any(times[1:]) and title.endswith(('/s', 'ms')):
             lines.append(times)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = '  '.join('=' * width for width in widths)
-    lines = ['  '.join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    print('', rule, lines[0], rule, *lines[1:], rule, sep='\n', flush=True)
+    head, *lines = ['  '.join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    print('', rule, head, rule, *lines, rule, sep='\n', flush=True)
 
 
-def compare(options, workers, count, seconds, few):
-    """Measure all contenders in turn, print the tables, return whether all went well."""
+def compare(options, tasks, workers):
+    """Measure all contenders in turn, and print the tables."""
     names = list(options.contenders)
+    limits = {'count': tasks or 10**9, 'seconds': 3600 if tasks else options.seconds}
     rounds = []
-    for turn in range(options.rounds):
-        rounds.append(dict.fromkeys(names, {}))
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+    for number in range(options.rounds):
+        rounds.append({name: {} for name in names})
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
             about = {'name': name, 'folder': str(options.contenders[name])}
             about['queue'] = f'bench.{os.getpid()}.{name}'
-            rows = () if few else CONTENDERS.get(name, Aioqueue).rows
+            rows = CONTENDERS.get(name, Aioqueue).rows
+            if tasks or workers > 1:
+                rows = ()
             try:
-                found = measure(
-                    about, rows, workers, options.pause, count=count, seconds=seconds
-                )
-            except (RuntimeError, OSError, subprocess.SubprocessError) as failure:
-                say(f'round {turn + 1}: {name} FAILED: {failure}')
+                found = measure(about, rows, workers, options.pause, **limits)
+            except Exception as failure:
                 options.failed = True
+                say(f'round {number + 1}: {name} FAILED: {failure!r}')
                 continue
             rounds[-1][name] = found
-            values = (f'{title} {number_text(found[title])}' for title in found)
-            say(f'round {turn + 1}: {name}: {"; ".join(values)}')
+            values = '; '.join(f'{each} {text(found[each])}' for each in found)
+            say(f'round {number + 1}: {name}: {values}')
+    print(f'\n{tasks or "as many"} tasks, {workers} workers, {options.rounds} rounds')
     table(rounds, names, ('/s', 'ms', '%'))
     table(rounds, names, ('µs', 'MB'))
 
 
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def versions(contenders):
+    nothing = {'name': 'limit', 'folder': '', 'queue': 'bench.nothing'}
+    yield f'CPython {sys.version.split()[0]}'
+    yield f'RabbitMQ {ask("remover", nothing)["RabbitMQ"]}'
+    for name, folder in contenders.items():
+        if folder:
+            source = (folder / 'aioqueue.py').read_text()
+            yield f'{name} {re.search("__version__ = .(.+).", source)[1]}'
+    for package in ('aioamqp', 'msgpack', *PEERS):
+        yield f'{package} {importlib.metadata.version(package)}'
+    yield f'{os.cpu_count()} cores'
+
+
 def prepare():
     """Make the virtual environment, unless it is there, and go on in it."""
-    python = HOME / 'bin' / 'python'
+    python = str(HOME / 'bin' / 'python')
     stamp = HOME / 'made-of'
     made_of = '\n'.join([sys.version, *PEERS, (ROOT / 'setup.py').read_text()])
     if not stamp.exists() or stamp.read_text() != made_of:
@@ -538,88 +720,60 @@ def prepare():
             rabbit = str(ROOT / '.ci' / 'rabbit.py')
             subprocess.run([sys.executable, rabbit, 'apt', 'python3-venv'], check=True)
             subprocess.run(make, check=True)
-        pip = [str(python), '-m', 'pip', '-qq', '--disable-pip-version-check']
-        subprocess.run([*pip, 'install', '--editable', str(ROOT), *PEERS], check=True)
+        pip = [python, '-m', 'pip', '-qq', '--disable-pip-version-check', 'install']
+        subprocess.run([*pip, '--editable', str(ROOT), *PEERS], check=True)
         stamp.write_text(made_of)
-    os.execv(python, [str(python), __file__, *sys.argv[1:]])
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def versions(contenders):
-    nothing = {'name': 'limit', 'folder': '', 'queue': 'bench.nothing'}
-    found = [f'CPython {platform.python_version()}', ask('remover', nothing)['server']]
-    for name, folder in contenders.items():
-        if folder:
-            source = (folder / 'aioqueue.py').read_text()
-            version = re.search(r"^__version__ = '(.+)'$", source, re.M)[1]
-            found.append(f'{name} {version}')
-    for package in ('aioamqp', 'msgpack', *PEERS):
-        found.append(f'{package} {importlib.metadata.version(package)}')
-    return f'{", ".join(found)}; {os.cpu_count()} cores.'
+    os.execv(python, [python, __file__, *sys.argv[1:]])
 
 
 def parsed():
-    def names(text):
-        return text.split(',')
-
-    def counts(text):
-        return [int(each) for each in text.split(',')]
+    def integers(line):
+        return [int(each) for each in line.split(',')]
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('--rounds', type=int, default=5)
     add('--seconds', type=float, default=2, help='that each row takes')
-    add('--only', type=names, default=list(CONTENDERS), help=','.join(CONTENDERS))
-    add('--module', type=pathlib.Path, action='append', default=[],
-        help='an aioqueue.py or its folder, whose name is that of the contender')
-    add('--flat', action='store_true', help='enqueue and drain up to 100,000 tasks')
-    add('--million', action='store_true', help='with --flat: and a million')
-    add('--workers', type=counts, help='enqueue and drain with so many processes')
-    add('--pause', type=float, default=0, help='of the handler, in seconds')
-    add('--tiny', action='store_true', help='all of this, once and briefly')
+    add('--only', default=','.join(CONTENDERS), help=','.join(CONTENDERS))
+    add('--module', type=pathlib.Path, action='append', default=[], metavar='PATH',
+        help='another aioqueue.py, or its folder, which gives it its name')
+    add('--tasks', type=integers, default=[0], help='not seconds: enqueue and drain these')
+    add('--workers', type=integers, default=[1], help='so many processes drain')
+    add('--pause', type=float, default=0, help='seconds that aioqueue\'s handler sleeps')
+    add('--tiny', action='store_true', help='everything once, and briefly')
     options = parser.parse_args()
+    if options.tiny:
+        options.rounds, options.seconds = 1, 0.1
+        options.tasks, options.workers = [0, 100], [1, 2]
     options.failed = False
-    modules = {}
-    for path in options.module:
-        folder = path.resolve() if path.is_dir() else path.resolve().parent
-        if folder.name in CONTENDERS or not (folder / 'aioqueue.py').exists():
-            parser.error(f'{folder}: no aioqueue.py, or not a name of its own')
-        modules[folder.name] = folder
     options.contenders = {}
-    for name in options.only:
+    for name in options.only.split(','):
         if name not in CONTENDERS:
             parser.error(f'{name} is none of {", ".join(CONTENDERS)}')
-        options.contenders[name] = ROOT if name == 'aioqueue' else ''
+        options.contenders[name] = ''
         if name == 'aioqueue':
-            options.contenders |= modules
+            options.contenders[name] = ROOT
+            for path in options.module:
+                folder = (path if path.is_dir() else path.parent).resolve()
+                options.contenders[folder.name] = folder
+    if len(options.contenders) != len(options.module) + len(options.only.split(',')):
+        parser.error('each --module needs a folder with a name of its own')
     return options
 
 
 def main():
     if sys.argv[1:2] == ['--child']:
-        be_child(**json.loads(sys.argv[2]))
+        child(**json.loads(sys.argv[2]))
+        return
     options = parsed()
     if pathlib.Path(sys.prefix).resolve() != HOME.resolve():
         prepare()
-    about = versions(options.contenders)
-    if options.tiny:
-        options.rounds, options.seconds = 1, 0.1
-    if options.tiny or not (options.flat or options.workers):
-        compare(options, 1, 10**9, options.seconds, few=False)
-    for workers in options.workers or [2] * options.tiny:
-        print(f'\n{workers} worker processes')
-        compare(options, workers, 10**9, options.seconds, few=True)
-    counts = [1_000, 10_000, 100_000] if options.flat else []
-    counts += [1_000_000] if options.million else []
-    for count in counts or [100] * options.tiny:
-        print(f'\n{count:,} tasks')
-        compare(options, 1, count, 3_600, few=True)
-    print(f'\n{about}')
+    what = ', '.join(versions(options.contenders))
+    for tasks in options.tasks:
+        for workers in options.workers:
+            compare(options, tasks, workers)
+    print(f'\n{what}.')
     sys.exit(options.failed)
 
 
