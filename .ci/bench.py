@@ -1,26 +1,21 @@
 """Measure aioqueue next to other libraries, on the RabbitMQ of `make rabbit`.
 
-    make bench                                 everything, some ten minutes
     make bench ARGS='--rounds 3 --only aioqueue,aio-pika,limit'
-    make bench ARGS='--module ../old'          another aioqueue.py beside this one
-    make bench ARGS='--only aioqueue --tasks 1000,1000000'  does the cost of one grow?
-    make bench ARGS='--only aioqueue --workers 1,2,4'       several worker processes
-    make bench ARGS=--tiny                     does all of this still run?
+    make bench ARGS='--module ../old'  # another aioqueue.py beside this one
+    make bench ARGS='--only aioqueue --tasks 1000,1000000'  # does the cost of one grow?
+    make bench ARGS=--tiny             # does all of this still run?
 
-One worker process and one caller process share the cores with the broker. The
-contenders take turns in every round, in another order each time:
+One worker process and one caller process share the cores with the broker; the
+contenders take turns in every round, in another order each time. The rows:
 
-- enqueue: 50 coroutines send one small task after the other and want no result.
-  Tasks a second until the broker has confirmed the last one.
-- drain: a worker with a prefetch of 100 and a handler that does nothing works off what
-  was enqueued. Tasks a second from the first one handled to the last.
-- call: 50 coroutines send a task, await its result, send the next.
+- enqueue: 50 at once send one small task after the other, and want no result.
+- drain: a worker with a prefetch of 100 and a handler that does nothing handles those.
+- call: 50 at once send a task, await its result, send the next.
 - latency: the median of one call after the other.
 - delayed: enqueue, with a delay that ends when all are sent.
 
-The first table has medians over the rounds. Below them: how many times better aioqueue
-was, the median of the ratios within a round. The second table has the processor time of
-a task (without the broker's) and the peak memory.
+Below the medians stands how many times better aioqueue was: the median of the ratios
+within a round. Processor times are those of a task, without the broker's.
 """
 
 import argparse
@@ -73,7 +68,10 @@ class Contender:
     rows = ('call', 'latency')  # besides enqueue and drain
 
     def __init__(self, queue):
+        import msgpack
+
         self.queue = queue
+        self.pack, self.unpack = msgpack.packb, msgpack.unpackb
         self.results = {}
         self.took = []  # seconds of each call
 
@@ -106,12 +104,20 @@ class Contender:
         await self.publish(self.queue, data)
 
     async def call(self, data):
-        correlation_id = os.urandom(16).hex()
+        sent = {'correlation_id': os.urandom(16).hex(), 'reply_to': self.reply_queue}
         result = asyncio.get_running_loop().create_future()
-        self.results[correlation_id] = result
-        await self.publish(
-            self.queue, data, correlation_id=correlation_id, reply_to=self.reply_queue)
+        self.results[sent['correlation_id']] = result
+        await self.publish(self.queue, data, **sent)
         return await result
+
+    def replied(self, body, request):
+        self.results.pop(request.correlation_id).set_result(self.unpack(body))
+
+    async def handle(self, handler, body, request):
+        result = handler(self.unpack(body))
+        if request.reply_to:
+            await self.publish(
+                request.reply_to, result, correlation_id=request.correlation_id)
 
 
 class Aioqueue(Contender):
@@ -133,15 +139,13 @@ class Aioqueue(Contender):
         task = await self.q.task(self.queue, data)
         return await task.result()
 
-    async def work(self, handler, pause):
+    async def work(self, handler):
         import aioqueue
 
         self.q = aioqueue.Queue(URL)
 
         @self.q.on(self.queue, prefetch_count=PREFETCH)
         async def handle(data):
-            if pause:
-                await asyncio.sleep(pause)
             return handler(data)
 
         await self.q.start_async()
@@ -155,10 +159,8 @@ class AioPika(Contender):
 
     async def connect(self):
         import aio_pika
-        import msgpack
 
-        self.pack, self.unpack, self.message = (
-            msgpack.packb, msgpack.unpackb, aio_pika.Message)
+        self.message = aio_pika.Message
         self.connection = await aio_pika.connect_robust(URL)
         self.channel = await self.connection.channel()  # with confirms
         return await self.channel.declare_queue(self.queue, durable=True)
@@ -174,21 +176,17 @@ class AioPika(Contender):
         self.reply_queue = replies.name
 
         async def on_reply(message):
-            result = self.results.pop(message.correlation_id)
-            result.set_result(self.unpack(message.body))
+            self.replied(message.body, message)
 
         await replies.consume(on_reply, no_ack=True)
 
-    async def work(self, handler, pause):
+    async def work(self, handler):
         tasks = await self.connect()
         await self.channel.set_qos(PREFETCH)
 
         async def on_message(message):
             async with message.process():  # acknowledges at its end
-                result = handler(self.unpack(message.body))
-                if message.reply_to:
-                    await self.publish(
-                        message.reply_to, result, correlation_id=message.correlation_id)
+                await self.handle(handler, message.body, message)
 
         # A callback and not an iterator: PREFETCH messages run at once.
         await tasks.consume(on_message)
@@ -204,9 +202,7 @@ class Aioamqp(Contender):
 
     async def connect(self):
         import aioamqp
-        import msgpack
 
-        self.pack, self.unpack = msgpack.packb, msgpack.unpackb
         _, self.connection = await aioamqp.connect('localhost', PORT)
         self.free = asyncio.LifoQueue()
         for _ in range(AT_ONCE):
@@ -229,24 +225,20 @@ class Aioamqp(Contender):
         self.reply_queue = replies['queue']
 
         async def on_reply(channel, body, envelope, properties):
-            result = self.results.pop(properties.correlation_id)
-            result.set_result(self.unpack(body))
+            self.replied(body, properties)
 
         await channel.basic_consume(on_reply, self.reply_queue, no_ack=True)
 
-    async def work(self, handler, pause):
+    async def work(self, handler):
         running = set()
 
-        async def handle(channel, body, envelope, properties):
-            result = handler(self.unpack(body))
-            if properties.reply_to:
-                await self.publish(properties.reply_to, result,
-                                   correlation_id=properties.correlation_id)
+        async def finish(channel, body, envelope, properties):
+            await self.handle(handler, body, properties)
             await channel.basic_client_ack(envelope.delivery_tag)
 
         async def on_message(*delivery):
             # A task: the connection is not read while this callback runs.
-            task = asyncio.create_task(handle(*delivery))
+            task = asyncio.create_task(finish(*delivery))
             running.add(task)
             task.add_done_callback(running.discard)
 
@@ -279,7 +271,7 @@ class Taskiq(Contender):
     async def send(self, data):
         await self.task.kiq(data)
 
-    async def work(self, handler, pause):
+    async def work(self, handler):
         from taskiq.api import run_receiver_task
 
         await self.open(handler)
@@ -327,15 +319,16 @@ class Celery(Contender):
         pending = []
         while True:
             for number in itertools.islice(more, at_once - len(pending)):
+                start = time.perf_counter()
                 result = self.task.apply_async((data_of(number),))
-                pending.append((number, time.perf_counter(), result))
+                pending.append((number, start, result))
             if not pending:
                 return number
             sent, start, result = pending.pop(0)
             assert result.get(DEADLINE) == sent
             self.took.append(time.perf_counter() - start)
 
-    async def work(self, handler, pause):
+    async def work(self, handler):
         warnings.filterwarnings('ignore', message='.*superuser')
         await self.open(handler)
         self.app.Worker(
@@ -348,55 +341,54 @@ class Celery(Contender):
 class Limit(Contender):
     """The broker's: a raw socket, frames encoded beforehand, nothing decoded.
 
-    It acknowledges each message with a frame of its own, as most libraries do; aioqueue
-    needs one for many, so it may drain a queue faster than this.
+    A worker acknowledges each message with a frame of its own, as most libraries do;
+    aioqueue needs one for many, so it may drain a queue faster than this.
     """
 
-    ACK = b'\1\0\1\0\0\0\x0d\0\x3c\0\x50%b\0\xce'  # of ours, and the broker's confirms
+    ACK = b'\1\0\1\0\0\0\x0d\0\x3c\0\x50%b\0\xce'  # the broker's confirms, too
 
-    def connect(self, queue):
-        import pamqp.frame
-        from pamqp.commands import Basic, Channel, Confirm, Connection, Queue
+    def message(self, number, routing_key, reply_to=None):
+        """Return the frames of a message, and the last of them: its body."""
+        from pamqp import body, commands, frame, header
 
-        self.marshal = pamqp.frame.marshal
-        self.commands = pamqp.frame.commands
-        reply_queue = f'{self.queue}.reply'
+        data = self.pack(data_of(number))
+        properties = commands.Basic.Properties(
+            content_type='application/msgpack', correlation_id='0' * 32,
+            delivery_mode=2, reply_to=reply_to)
+        parts = (commands.Basic.Publish(routing_key=routing_key),
+                 header.ContentHeader(0, len(data), properties), body.ContentBody(data))
+        frames = [frame.marshal(part, 1) for part in parts]
+        return b''.join(frames), frames[-1]
+
+    def connect(self, queue, no_ack):
+        from pamqp import commands, frame
+
+        replies = f'{self.queue}.reply'
         self.task, task = self.message(1, self.queue)
-        self.request, request = self.message(2, self.queue, reply_queue)
-        self.reply, _ = self.message(1, reply_queue)
-        self.pattern = re.compile(b'|'.join([
-            re.escape(self.ACK[:11]) + b'(?P<confirmed>.{8}).\xce',
-            b'(?P<request>' + re.escape(request) + b')',
-            re.escape(task)]), re.DOTALL)
+        self.request, request = self.message(2, self.queue, replies)
+        self.reply, _ = self.message(1, replies)
+        confirm = re.escape(self.ACK[:11]) + b'(?P<confirmed>.{8}).\xce'
+        request = b'(?P<request>' + re.escape(request) + b')'
+        pattern = b'|'.join([confirm, request, re.escape(task)])
+        self.pattern = re.compile(pattern, re.DOTALL)
         self.sent = self.confirmed = self.received = 0
         self.rest = b''
         self.socket = socket.create_connection(('localhost', PORT))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.sendall(b'AMQP\0\0\x09\1')
         # The broker's answers are not awaited: it takes all of this in its order.
-        self.socket.sendall(b'AMQP\0\0\x09\1' + b''.join([
-            self.marshal(Connection.StartOk({}, 'PLAIN', '\0guest\0guest'), 0),
-            self.marshal(Connection.TuneOk(1, 131072, 0), 0),
-            self.marshal(Connection.Open('/'), 0),
-            self.marshal(Channel.Open(), 1),
-            self.marshal(Confirm.Select(), 1),
-            self.marshal(Basic.Qos(prefetch_count=PREFETCH), 1),
-            self.marshal(Queue.Declare(queue=self.queue, durable=True), 1),
-            self.marshal(Queue.Declare(queue=reply_queue, durable=True), 1),
-            self.marshal(Basic.Consume(queue=queue), 1)]))
-
-    def message(self, number, routing_key, reply_to=None):
-        """Return the frames of a message, and the last of them: its body."""
-        import msgpack
-        from pamqp.body import ContentBody
-        from pamqp.header import ContentHeader
-
-        body = msgpack.packb(data_of(number))
-        method = self.commands.Basic.Publish(routing_key=routing_key)
-        header = ContentHeader(0, len(body), self.commands.Basic.Properties(
-            content_type='application/msgpack', correlation_id='0' * 32,
-            delivery_mode=2, reply_to=reply_to))
-        frames = [self.marshal(each, 1) for each in (method, header, ContentBody(body))]
-        return b''.join(frames), frames[-1]
+        for channel, method in (
+            (0, commands.Connection.StartOk({}, 'PLAIN', '\0guest\0guest')),
+            (0, commands.Connection.TuneOk(1, 131072, 0)),
+            (0, commands.Connection.Open('/')),
+            (1, commands.Channel.Open()),
+            (1, commands.Confirm.Select()),
+            (1, commands.Basic.Qos(prefetch_count=PREFETCH)),
+            (1, commands.Queue.Declare(queue=self.queue, durable=True)),
+            (1, commands.Queue.Declare(queue=replies, durable=True)),
+            (1, commands.Basic.Consume(queue=queue, no_ack=no_ack)),
+        ):
+            self.socket.sendall(frame.marshal(method, channel))
 
     def read(self):
         """Look for confirms and bodies in what arrives; return the answers to it."""
@@ -423,32 +415,22 @@ class Limit(Contender):
     def exchange(self, count, seconds, at_once, message, done):
         """Keep `at_once` messages on their way until all are `done`."""
         before = self.sent
-        answers = b''
         more = numbers(count, seconds)
         while True:
             on_the_way = self.sent - getattr(self, done)
             sending = len(list(itertools.islice(more, at_once - on_the_way)))
-            self.socket.sendall(answers + message * sending)
             self.sent += sending
             on_the_way += sending
             if not on_the_way:
                 return self.sent - before
             start = time.perf_counter()
-            answers = b''
+            self.socket.sendall(message * sending)
             while self.sent - getattr(self, done) == on_the_way:
-                answers += self.read()
+                self.read()
             self.took.append(time.perf_counter() - start)
 
     async def open(self):
-        self.connect(f'{self.queue}.reply')
-
-    async def close(self):
-        # Not at once: acknowledgements that the broker has not read would be lost.
-        connection = self.commands.Connection
-        self.socket.sendall(self.marshal(connection.Close(0, '', 0, 0), 0))
-        data = b''
-        while self.marshal(connection.CloseOk(), 0) not in data:
-            data += self.socket.recv(65536)
+        self.connect(f'{self.queue}.reply', no_ack=True)
 
     async def enqueue(self, count, seconds, at_once):
         return self.exchange(count, seconds, at_once, self.task, 'confirmed')
@@ -456,8 +438,8 @@ class Limit(Contender):
     async def calls(self, count, seconds, at_once):
         return self.exchange(count, seconds, at_once, self.request, 'received')
 
-    async def work(self, handler, pause):
-        self.connect(self.queue)
+    async def work(self, handler):
+        self.connect(self.queue, no_ack=False)
         while True:
             before = self.received
             answers = self.read()
@@ -485,27 +467,24 @@ async def caller(contender, row, count, seconds):
     at_once = 1 if row == 'latency' else AT_ONCE
     work = contender.calls if row in ('call', 'latency') else contender.enqueue
     options = {'delay': seconds + 1} if row == 'delayed' else {}
-    unit = {'call': 'calls/s', 'latency': 'ms'}.get(row, 'tasks/s')
     await contender.open()
     cold = await work(at_once, DEADLINE, at_once, **options)  # not measured
     start, (idle, _) = time.perf_counter(), usage()
     done = await work(count, seconds, at_once, **options)
     value = done / (time.perf_counter() - start)
-    processor, megabytes = usage()
+    busy, megabytes = usage()
     if row == 'latency':
         value = statistics.median(contender.took) * 1e3
-    found = {f'{row}, {unit}': value,
-             f'{row}, caller, µs': (processor - idle) / done * 1e6}
-    print(json.dumps({'count': cold + done, 'MB': megabytes, 'found': found}))
+    print(json.dumps([cold + done, value, (busy - idle) / done * 1e6, megabytes]))
     await contender.close()
 
 
-async def worker(contender, pause):
-    """Handle tasks; answer each line of standard input with a report."""
+async def worker(contender):
+    """Handle tasks; report when there were as many as each line of the input says."""
     report = {'count': 0, 'first': 0, 'last': 0, 'idle': 0}
 
     def handler(data):
-        report['last'] = time.monotonic()  # one clock for all processes
+        report['last'] = time.monotonic()
         if not report['count']:
             report['first'] = report['last']
             report['idle'], _ = usage()
@@ -513,13 +492,16 @@ async def worker(contender, pause):
         return data['id']
 
     def listen():
-        for _ in sys.stdin:
-            report['processor'], report['MB'] = usage()
+        for line in sys.stdin:
+            end = time.monotonic() + DEADLINE + int(line) / 100
+            while report['count'] < int(line) and time.monotonic() < end:
+                time.sleep(0.05)
+            report['busy'], report['MB'] = usage()
             print(json.dumps(report), flush=True)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    await contender.work(handler, pause)
+    await contender.work(handler)
     await asyncio.Event().wait()
 
 
@@ -548,7 +530,8 @@ def child(role, name, folder, queue, **options):
 
 
 def command(role, about, **more):
-    return [sys.executable, __file__, '--child', json.dumps({'role': role, **about, **more})]
+    what = json.dumps({'role': role, **about, **more})
+    return [sys.executable, __file__, '--child', what]
 
 
 def ask(role, about, **more):
@@ -560,73 +543,50 @@ def ask(role, about, **more):
 
 
 @contextlib.contextmanager
-def working(count, about, pause):
-    """Have so many workers meanwhile."""
-    line = command('worker', about, pause=pause)
+def working(about):
+    """Have a worker; give a function that waits until it has handled `count` tasks."""
     pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'bufsize': 0}
-    workers = [subprocess.Popen(line, **pipes) for _ in range(count)]
+    process = subprocess.Popen(command('worker', about), **pipes)
+
+    def report_at(count):
+        process.stdin.write(f'{count}\n'.encode())
+        report = json.loads(process.stdout.readline() or '{"count": "none"}')
+        if report['count'] != count:
+            raise RuntimeError(f'{report["count"]} of {count} tasks handled')
+        return report
+
     try:
-        yield workers
+        yield report_at
         time.sleep(0.5)  # the last acknowledgements are on their way
-        for each in workers:
-            each.stdin.close()
-            if each.wait(DEADLINE):
-                raise RuntimeError(f'a worker ended with {each.returncode}')
+        process.stdin.close()
+        if process.wait(DEADLINE):
+            raise RuntimeError(f'the worker ended with {process.returncode}')
     finally:
-        for each in workers:
-            each.kill()
+        process.kill()
 
 
-def reports_of(workers, count):
-    """Wait until the workers have handled `count` tasks; return their reports."""
-    deadline = time.monotonic() + DEADLINE + count / 100
-    while time.monotonic() < deadline:
-        for each in workers:
-            each.stdin.write(b'\n')
-        reports = [json.loads(each.stdout.readline()) for each in workers]
-        if sum(each['count'] for each in reports) >= count:
-            return [each for each in reports if each['count']]
-        time.sleep(0.1)
-    raise RuntimeError(f'after all this time not {count} tasks: {reports}')
-
-
-def measure(about, rows, workers, pause, **limits):
+def measure(about, rows, **limits):
     """Return what was found of a contender in a round."""
     found = {}
-    memory = []
-
-    def called(row):
-        answer = ask('caller', about, row=row, **limits)
-        found.update(answer['found'])
-        memory.append(answer['MB'])
-        return answer['count']
-
-    try:
-        count = called('enqueue')
-        with working(workers, about, pause) as running:
-            reports = reports_of(running, count)
-            first = min(each['first'] for each in reports)
-            last = max(each['last'] for each in reports)
-            busy = sum(each['processor'] - each['idle'] for each in reports)
-            found['drain, tasks/s'] = count / (last - first)
-            found['drain, worker, µs'] = busy / count * 1e6
-            for row in rows:
-                idle = reports[0]['processor']
-                more = called(row)
-                count += more
-                reports = reports_of(running, count)
-                if row == 'call':
-                    busy = reports[0]['processor'] - idle
-                    found['call, worker, µs'] = busy / more * 1e6
-            memory += [each['MB'] for each in reports]
-    finally:
-        left = ask('remover', about)['left']
-    if left:
-        raise RuntimeError(f'{left} tasks are left in the queue')
+    total, rate, cost, memory = ask('caller', about, row='enqueue', **limits)
+    found['enqueue, tasks/s'] = rate
+    found['enqueue, caller, µs'] = cost
+    with working(about) as report_at:
+        report = report_at(total)
+        found['drain, tasks/s'] = total / (report['last'] - report['first'])
+        found['drain, worker, µs'] = (report['busy'] - report['idle']) / total * 1e6
+        for row in rows:
+            count, value, cost, megabytes = ask('caller', about, row=row, **limits)
+            idle, total = report['busy'], total + count
+            report = report_at(total)
+            found[f'{row}, {"ms" if row == "latency" else "tasks/s"}'] = value
+            found[f'{row}, caller, µs'] = cost
+            found[f'{row}, worker, µs'] = (report['busy'] - idle) / count * 1e6
+            memory = max(memory, megabytes, report['MB'])
     if 'delayed' in rows:
-        share = found['delayed, tasks/s'] / found['enqueue, tasks/s']
-        found['delayed, % of enqueue'] = share * 100
-    found['peak memory, MB'] = max(memory)
+        found['delayed, % of enqueue'] = (
+            found['delayed, tasks/s'] / found['enqueue, tasks/s'] * 100)
+    found['peak memory, MB'] = max(memory, report['MB'])
     return found
 
 
@@ -663,7 +623,7 @@ def table(rounds, names, units):
     print('', rule, head, rule, *lines, rule, sep='\n', flush=True)
 
 
-def compare(options, tasks, workers):
+def compare(options, tasks):
     """Measure all contenders in turn, and print the tables."""
     names = list(options.contenders)
     limits = {'count': tasks or 10**9, 'seconds': 3600 if tasks else options.seconds}
@@ -674,19 +634,20 @@ def compare(options, tasks, workers):
         for name in names[turn:] + names[:turn]:
             about = {'name': name, 'folder': str(options.contenders[name])}
             about['queue'] = f'bench.{os.getpid()}.{name}'
-            rows = CONTENDERS.get(name, Aioqueue).rows
-            if tasks or workers > 1:
-                rows = ()
+            rows = () if tasks else CONTENDERS.get(name, Aioqueue).rows
             try:
-                found = measure(about, rows, workers, options.pause, **limits)
+                found = measure(about, rows, **limits)
             except Exception as failure:
+                found, options.failed = {}, True
+                say(f'{name} FAILED: {failure!r}')
+            left = ask('remover', about)['left']
+            if left:
                 options.failed = True
-                say(f'round {number + 1}: {name} FAILED: {failure!r}')
-                continue
+                say(f'{name} FAILED: it left {left} tasks in the queue')
             rounds[-1][name] = found
             values = '; '.join(f'{each} {text(found[each])}' for each in found)
             say(f'round {number + 1}: {name}: {values}')
-    print(f'\n{tasks or "as many"} tasks, {workers} workers, {options.rounds} rounds')
+    print(f'\n{tasks or "As many as fit"}, {options.rounds} rounds:')
     table(rounds, names, ('/s', 'ms', '%'))
     table(rounds, names, ('µs', 'MB'))
 
@@ -738,14 +699,12 @@ def parsed():
     add('--only', default=','.join(CONTENDERS), help=','.join(CONTENDERS))
     add('--module', type=pathlib.Path, action='append', default=[], metavar='PATH',
         help='another aioqueue.py, or its folder, which gives it its name')
-    add('--tasks', type=integers, default=[0], help='not seconds: enqueue and drain these')
-    add('--workers', type=integers, default=[1], help='so many processes drain')
-    add('--pause', type=float, default=0, help='seconds that aioqueue\'s handler sleeps')
+    add('--tasks', type=integers, default=[0], help='enqueue and drain only, so many')
     add('--tiny', action='store_true', help='everything once, and briefly')
     options = parser.parse_args()
     if options.tiny:
         options.rounds, options.seconds = 1, 0.1
-        options.tasks, options.workers = [0, 100], [1, 2]
+        options.tasks = [0, 100]
     options.failed = False
     options.contenders = {}
     for name in options.only.split(','):
@@ -771,8 +730,7 @@ def main():
         prepare()
     what = ', '.join(versions(options.contenders))
     for tasks in options.tasks:
-        for workers in options.workers:
-            compare(options, tasks, workers)
+        compare(options, tasks)
     print(f'\n{what}.')
     sys.exit(options.failed)
 
