@@ -20,7 +20,7 @@ within a round. Processor times are those of a task, without the broker's.
 
 import argparse
 import asyncio
-import contextlib
+import concurrent.futures
 import importlib.metadata
 import itertools
 import json
@@ -43,6 +43,8 @@ PORT = int(os.environ.get('PORT', '5672'))  # of `make bench PORT=...`
 URL = f'amqp://guest:guest@localhost:{PORT}/'
 AT_ONCE = 50
 PREFETCH = 100
+SPEEDS = ('/s', 'ms', '%')
+COSTS = ('µs', 'MB')
 DEADLINE = 120  # seconds that what should take a few may take
 
 
@@ -66,6 +68,7 @@ def data_of(number):
 
 class Contender:
     rows = ('call', 'latency')  # besides enqueue and drain
+    settle = 0.5  # seconds until the last acknowledgements are sent
 
     def __init__(self, queue):
         import msgpack
@@ -75,30 +78,25 @@ class Contender:
         self.results = {}
         self.took = []  # seconds of each call
 
-    async def enqueue(self, count, seconds, at_once, **options):
-        """Send `count` tasks, or as many as `seconds` allow; return how many."""
+    async def run(self, calls, count, seconds, at_once, **options):
+        """Send or call `count` times, or as `seconds` allow; return how often."""
 
-        async def send_some():
+        async def run_some():
             for number in numbers(count // at_once, seconds):
-                await self.send(data_of(number), **options)
-            return number
-
-        return sum(await asyncio.gather(*(send_some() for _ in range(at_once))))
-
-    async def calls(self, count, seconds, at_once):
-        async def call_some():
-            for number in numbers(count // at_once, seconds):
+                if not calls:
+                    await self.send(data_of(number), **options)
+                    continue
                 start = time.perf_counter()
                 assert await self.call(data_of(number)) == number
                 self.took.append(time.perf_counter() - start)
             return number
 
-        return sum(await asyncio.gather(*(call_some() for _ in range(at_once))))
+        return sum(await asyncio.gather(*(run_some() for _ in range(at_once))))
 
     async def close(self):
         """Most leave nothing behind."""
 
-    # For libraries without calls: replies are told apart by their correlation id.
+    # What follows is for libraries that have no calls of their own.
 
     async def send(self, data):
         await self.publish(self.queue, data)
@@ -123,10 +121,13 @@ class Contender:
 class Aioqueue(Contender):
     rows = ('call', 'latency', 'delayed')
 
-    async def open(self):
+    def __init__(self, queue):
         import aioqueue
 
+        super().__init__(queue)
         self.q = aioqueue.Queue(URL)
+
+    async def open(self):
         await self.q.connect()
 
     async def close(self):
@@ -140,10 +141,6 @@ class Aioqueue(Contender):
         return await task.result()
 
     async def work(self, handler):
-        import aioqueue
-
-        self.q = aioqueue.Queue(URL)
-
         @self.q.on(self.queue, prefetch_count=PREFETCH)
         async def handle(data):
             return handler(data)
@@ -152,11 +149,8 @@ class Aioqueue(Contender):
 
 
 class AioPika(Contender):
-    """As its tutorial on remote calls has it, with a robust connection.
-
-    In its favour: replies are not acknowledged, and are lost with the connection.
-    """
-
+    # As in its tutorial. In its favour: replies are not acknowledged, and are lost with
+    # the connection. A callback and not an iterator: PREFETCH messages run at once.
     async def connect(self):
         import aio_pika
 
@@ -188,18 +182,12 @@ class AioPika(Contender):
             async with message.process():  # acknowledges at its end
                 await self.handle(handler, message.body, message)
 
-        # A callback and not an iterator: PREFETCH messages run at once.
         await tasks.consume(on_message)
 
 
 class Aioamqp(Contender):
-    """Plain aioamqp, without what aioqueue corrects in it.
-
-    It doesn't understand a confirm of several messages: each that is sent at the same
-    time gets a channel of its own. In its favour: a returned message passes for
-    confirmed, a lost connection stays lost, and replies are as in aio-pika.
-    """
-
+    # It doesn't understand a confirm of several messages: one message a channel. In its
+    # favour: a returned message passes for confirmed, a lost connection stays lost.
     async def connect(self):
         import aioamqp
 
@@ -248,8 +236,7 @@ class Aioamqp(Contender):
 
 
 class Taskiq(Contender):
-    """With classic queues, as all others; unless asked it makes quorum queues."""
-
+    # A classic queue as for all others; unless asked it takes a quorum queue.
     rows = ()  # it can't send results through RabbitMQ
 
     async def open(self, handler=None):
@@ -280,12 +267,9 @@ class Taskiq(Contender):
 
 
 class Celery(Contender):
-    """With confirms and late acknowledgement; its handlers are not async.
-
-    It has what makes it fastest: the pool `solo`, ten threads to enqueue (its pool of
-    connections has as many), one for the calls. In its favour: the queue of its results
-    goes away with a lost connection.
-    """
+    # What makes it fastest: the pool `solo`, ten threads to enqueue, one for calls. In
+    # its favour: the queue of its results goes away with a lost connection.
+    settle = 6
 
     async def open(self, handler=None):
         import celery
@@ -303,20 +287,19 @@ class Celery(Contender):
         self.task = self.app.task(handle, name='handle')
         self.app.finalize()
 
-    async def enqueue(self, count, seconds, at_once):
-        threads = min(at_once, self.app.conf.broker_pool_limit)
-
+    async def run(self, calls, count, seconds, at_once):
         def send_some():
             for number in numbers(count // threads, seconds):
                 self.task.apply_async((data_of(number),), ignore_result=True)
             return number
 
-        senders = (asyncio.to_thread(send_some) for _ in range(threads))
-        return sum(await asyncio.gather(*senders))
-
-    async def calls(self, count, seconds, at_once):
-        more = numbers(count, seconds)
+        if not calls:
+            threads = self.app.conf.broker_pool_limit
+            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+                return sum(each.result() for each in [
+                    pool.submit(send_some) for _ in range(threads)])
         pending = []
+        more = numbers(count, seconds)
         while True:
             for number in itertools.islice(more, at_once - len(pending)):
                 start = time.perf_counter()
@@ -339,12 +322,8 @@ class Celery(Contender):
 
 
 class Limit(Contender):
-    """The broker's: a raw socket, frames encoded beforehand, nothing decoded.
-
-    A worker acknowledges each message with a frame of its own, as most libraries do;
-    aioqueue needs one for many, so it may drain a queue faster than this.
-    """
-
+    # The broker's: frames encoded beforehand, nothing decoded. It acknowledges each one
+    # with a frame; aioqueue needs one for many, so it may drain faster than this.
     ACK = b'\1\0\1\0\0\0\x0d\0\x3c\0\x50%b\0\xce'  # the broker's confirms, too
 
     def message(self, number, routing_key, reply_to=None):
@@ -412,8 +391,12 @@ class Limit(Contender):
         self.rest = data[end:]
         return b''.join(answers)
 
-    def exchange(self, count, seconds, at_once, message, done):
-        """Keep `at_once` messages on their way until all are `done`."""
+    async def open(self):
+        self.connect(f'{self.queue}.reply', no_ack=True)
+
+    async def run(self, calls, count, seconds, at_once):
+        message = self.request if calls else self.task
+        done = 'received' if calls else 'confirmed'
         before = self.sent
         more = numbers(count, seconds)
         while True:
@@ -428,15 +411,6 @@ class Limit(Contender):
             while self.sent - getattr(self, done) == on_the_way:
                 self.read()
             self.took.append(time.perf_counter() - start)
-
-    async def open(self):
-        self.connect(f'{self.queue}.reply', no_ack=True)
-
-    async def enqueue(self, count, seconds, at_once):
-        return self.exchange(count, seconds, at_once, self.task, 'confirmed')
-
-    async def calls(self, count, seconds, at_once):
-        return self.exchange(count, seconds, at_once, self.request, 'received')
 
     async def work(self, handler):
         self.connect(self.queue, no_ack=False)
@@ -464,13 +438,14 @@ def usage():
 
 
 async def caller(contender, row, count, seconds):
+    calls = row in ('call', 'latency')
     at_once = 1 if row == 'latency' else AT_ONCE
-    work = contender.calls if row in ('call', 'latency') else contender.enqueue
     options = {'delay': seconds + 1} if row == 'delayed' else {}
     await contender.open()
-    cold = await work(at_once, DEADLINE, at_once, **options)  # not measured
+    # The first ones, which find everything cold, are not measured.
+    cold = await contender.run(calls, at_once, DEADLINE, at_once, **options)
     start, (idle, _) = time.perf_counter(), usage()
-    done = await work(count, seconds, at_once, **options)
+    done = await contender.run(calls, count, seconds, at_once, **options)
     value = done / (time.perf_counter() - start)
     busy, megabytes = usage()
     if row == 'latency':
@@ -481,7 +456,7 @@ async def caller(contender, row, count, seconds):
 
 async def worker(contender):
     """Handle tasks; report when there were as many as each line of the input says."""
-    report = {'count': 0, 'first': 0, 'last': 0, 'idle': 0}
+    report = {'count': 0}
 
     def handler(data):
         report['last'] = time.monotonic()
@@ -498,6 +473,7 @@ async def worker(contender):
                 time.sleep(0.05)
             report['busy'], report['MB'] = usage()
             print(json.dumps(report), flush=True)
+        time.sleep(contender.settle)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
@@ -506,7 +482,7 @@ async def worker(contender):
 
 
 async def remover(contender):
-    """Delete all that is named after a queue; tell how many tasks it held."""
+    """Delete all that is named after a queue, which must be empty."""
     import aio_pika
 
     async with await aio_pika.connect(URL) as connection:
@@ -516,107 +492,90 @@ async def remover(contender):
             await channel.queue_delete(f'{contender.queue}.{suffix}')
         await channel.exchange_delete(contender.queue)
         server = connection.transport.connection.server_properties
-    print(json.dumps({'left': deleted.message_count, 'RabbitMQ': server['version']}))
-
-
-def child(role, name, folder, queue, **options):
-    sys.path.insert(0, folder)
-    contender = CONTENDERS.get(name, Aioqueue)(queue)
-    role = {'caller': caller, 'worker': worker, 'remover': remover}[role]
-    asyncio.run(role(contender, **options))
+    assert not deleted.message_count, f'{deleted.message_count} tasks are left'
+    print(json.dumps(server['version']))
 
 
 # The parent. It imports no library: its memory would count for its children.
 
 
-def command(role, about, **more):
-    what = json.dumps({'role': role, **about, **more})
-    return [sys.executable, __file__, '--child', what]
+def command(role, name, folder, **more):
+    what = {'name': name, 'queue': f'bench.{os.getpid()}.{name}', **more}
+    return [sys.executable, __file__, '--child', str(folder), role, json.dumps(what)]
 
 
-def ask(role, about, **more):
+def ask(*about, **more):
     """Run a child to its end, and return its answer."""
-    done = subprocess.run(
-        command(role, about, **more), stdout=subprocess.PIPE, check=True,
-        timeout=DEADLINE + more.get('seconds', 0))
+    timeout = DEADLINE + more.get('seconds', 0)
+    line = command(*about, **more)
+    done = subprocess.run(line, stdout=subprocess.PIPE, check=True, timeout=timeout)
     return json.loads(done.stdout)
 
 
-@contextlib.contextmanager
-def working(about):
-    """Have a worker; give a function that waits until it has handled `count` tasks."""
-    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'bufsize': 0}
-    process = subprocess.Popen(command('worker', about), **pipes)
-
-    def report_at(count):
-        process.stdin.write(f'{count}\n'.encode())
-        report = json.loads(process.stdout.readline() or '{"count": "none"}')
-        if report['count'] != count:
-            raise RuntimeError(f'{report["count"]} of {count} tasks handled')
-        return report
-
-    try:
-        yield report_at
-        time.sleep(0.5)  # the last acknowledgements are on their way
-        process.stdin.close()
-        if process.wait(DEADLINE):
-            raise RuntimeError(f'the worker ended with {process.returncode}')
-    finally:
-        process.kill()
+def report_at(process, count):
+    """Wait until a worker has handled so many tasks."""
+    process.stdin.write(f'{count}\n'.encode())
+    report = json.loads(process.stdout.readline() or '{"count": 0}')
+    if report['count'] != count:
+        raise RuntimeError(f'{report["count"]} of {count} tasks handled')
+    return report
 
 
-def measure(about, rows, **limits):
+def measure(name, folder, rows, **limits):
     """Return what was found of a contender in a round."""
     found = {}
-    total, rate, cost, memory = ask('caller', about, row='enqueue', **limits)
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'bufsize': 0}
+    total, rate, cost, memory = ask('caller', name, folder, row='enqueue', **limits)
     found['enqueue, tasks/s'] = rate
     found['enqueue, caller, µs'] = cost
-    with working(about) as report_at:
-        report = report_at(total)
+    with subprocess.Popen(command('worker', name, folder), **pipes) as process:
+        report = report_at(process, total)
         found['drain, tasks/s'] = total / (report['last'] - report['first'])
         found['drain, worker, µs'] = (report['busy'] - report['idle']) / total * 1e6
         for row in rows:
-            count, value, cost, megabytes = ask('caller', about, row=row, **limits)
-            idle, total = report['busy'], total + count
-            report = report_at(total)
+            count, value, cost, peak = ask('caller', name, folder, row=row, **limits)
+            total += count
+            idle = report['busy']
+            report = report_at(process, total)
             found[f'{row}, {"ms" if row == "latency" else "tasks/s"}'] = value
             found[f'{row}, caller, µs'] = cost
             found[f'{row}, worker, µs'] = (report['busy'] - idle) / count * 1e6
-            memory = max(memory, megabytes, report['MB'])
+            memory = max(memory, peak)
     if 'delayed' in rows:
-        found['delayed, % of enqueue'] = (
-            found['delayed, tasks/s'] / found['enqueue, tasks/s'] * 100)
+        share = found['delayed, tasks/s'] / found['enqueue, tasks/s']
+        found['delayed of enqueue, %'] = share * 100
     found['peak memory, MB'] = max(memory, report['MB'])
     return found
 
 
-def text(value):
+def text(values):
+    """The median of values, if there are any."""
+    if not values:
+        return ''
+    value = statistics.median(values)
     return f'{value:,.0f}' if value >= 100 else f'{value:#.3g}'
 
 
 def table(rounds, names, units):
-    """Print the medians; below rates and times, how many times better the first was."""
+    """Print the medians; below speeds how many times better the first was."""
     titles = dict.fromkeys(
         title for found in rounds for name in names for title in found[name])
     lines = [['..', *names]]
     for title in titles:
         if not title.endswith(units):
             continue
-        medians = [title]
-        times = ['..']
+        lines += [[title], ['..']]
         for name in names:
             found = [each for each in rounds if title in each[name]]
-            values = [each[name][title] for each in found]
-            medians.append(text(statistics.median(values)) if values else '')
             both = [each for each in found if title in each[names[0]]]
             ratios = [each[names[0]][title] / each[name][title] for each in both]
             if title.endswith('ms'):
                 ratios = [1 / each for each in ratios]
-            times.append(f'x {text(statistics.median(ratios))}' if ratios else '')
-        times[1] = ''
-        lines.append(medians)
-        if any(times[1:]) and title.endswith(('/s', 'ms')):
-            lines.append(times)
+            lines[-2].append(text([each[name][title] for each in found]))
+            first = not ratios or name == names[0]
+            lines[-1].append('' if first else f'x {text(ratios)}')
+        if units == COSTS or not any(lines[-1][1:]) or title.endswith('%'):
+            lines.pop()
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = '  '.join('=' * width for width in widths)
     head, *lines = ['  '.join(map(str.ljust, line, widths)).rstrip() for line in lines]
@@ -624,32 +583,33 @@ def table(rounds, names, units):
 
 
 def compare(options, tasks):
-    """Measure all contenders in turn, and print the tables."""
+    """Measure all contenders in turn, print the tables; return how many failed."""
     names = list(options.contenders)
     limits = {'count': tasks or 10**9, 'seconds': 3600 if tasks else options.seconds}
     rounds = []
+    failures = 0
     for number in range(options.rounds):
         rounds.append({name: {} for name in names})
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            about = {'name': name, 'folder': str(options.contenders[name])}
-            about['queue'] = f'bench.{os.getpid()}.{name}'
+            about = (name, options.contenders[name])
             rows = () if tasks else CONTENDERS.get(name, Aioqueue).rows
             try:
-                found = measure(about, rows, **limits)
+                try:
+                    found = measure(*about, rows, **limits)
+                finally:
+                    ask('remover', *about)
             except Exception as failure:
-                found, options.failed = {}, True
-                say(f'{name} FAILED: {failure!r}')
-            left = ask('remover', about)['left']
-            if left:
-                options.failed = True
-                say(f'{name} FAILED: it left {left} tasks in the queue')
+                failures += 1
+                say(f'round {number + 1}: {name} FAILED: {failure!r}')
+                continue
             rounds[-1][name] = found
-            values = '; '.join(f'{each} {text(found[each])}' for each in found)
+            values = '; '.join(f'{each} {text([found[each]])}' for each in found)
             say(f'round {number + 1}: {name}: {values}')
-    print(f'\n{tasks or "As many as fit"}, {options.rounds} rounds:')
-    table(rounds, names, ('/s', 'ms', '%'))
-    table(rounds, names, ('µs', 'MB'))
+    print(f'\n{tasks or "As many tasks as fit"}, {options.rounds} rounds:')
+    table(rounds, names, SPEEDS)
+    table(rounds, names, COSTS)
+    return failures
 
 
 def say(line):
@@ -657,16 +617,14 @@ def say(line):
 
 
 def versions(contenders):
-    nothing = {'name': 'limit', 'folder': '', 'queue': 'bench.nothing'}
-    yield f'CPython {sys.version.split()[0]}'
-    yield f'RabbitMQ {ask("remover", nothing)["RabbitMQ"]}'
+    yield f'CPython {sys.version.split()[0]}, {os.cpu_count()} cores'
+    yield f'RabbitMQ {ask("remover", "limit", "")}'
     for name, folder in contenders.items():
         if folder:
             source = (folder / 'aioqueue.py').read_text()
             yield f'{name} {re.search("__version__ = .(.+).", source)[1]}'
     for package in ('aioamqp', 'msgpack', *PEERS):
         yield f'{package} {importlib.metadata.version(package)}'
-    yield f'{os.cpu_count()} cores'
 
 
 def prepare():
@@ -688,52 +646,47 @@ def prepare():
 
 
 def parsed():
-    def integers(line):
-        return [int(each) for each in line.split(',')]
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('--rounds', type=int, default=5)
-    add('--seconds', type=float, default=2, help='that each row takes')
+    add('--seconds', type=float, default=2, help='that a row takes')
     add('--only', default=','.join(CONTENDERS), help=','.join(CONTENDERS))
     add('--module', type=pathlib.Path, action='append', default=[], metavar='PATH',
         help='another aioqueue.py, or its folder, which gives it its name')
-    add('--tasks', type=integers, default=[0], help='enqueue and drain only, so many')
+    add('--tasks', default='0', help='enqueue and drain only, so many')
     add('--tiny', action='store_true', help='everything once, and briefly')
     options = parser.parse_args()
     if options.tiny:
-        options.rounds, options.seconds = 1, 0.1
-        options.tasks = [0, 100]
-    options.failed = False
+        options.rounds, options.seconds, options.tasks = 1, 0.1, '0,100'
+    folders = [path if path.is_dir() else path.parent for path in options.module]
+    modules = {folder.resolve().name: folder.resolve() for folder in folders}
     options.contenders = {}
     for name in options.only.split(','):
-        if name not in CONTENDERS:
-            parser.error(f'{name} is none of {", ".join(CONTENDERS)}')
+        if name not in CONTENDERS or name in modules or len(modules) < len(folders):
+            parser.error(f'{name} is unknown, or a --module has the name of another')
         options.contenders[name] = ''
         if name == 'aioqueue':
-            options.contenders[name] = ROOT
-            for path in options.module:
-                folder = (path if path.is_dir() else path.parent).resolve()
-                options.contenders[folder.name] = folder
-    if len(options.contenders) != len(options.module) + len(options.only.split(',')):
-        parser.error('each --module needs a folder with a name of its own')
+            options.contenders |= {name: ROOT, **modules}
     return options
 
 
 def main():
     if sys.argv[1:2] == ['--child']:
-        child(**json.loads(sys.argv[2]))
-        return
+        _, _, folder, role, what = sys.argv
+        sys.path.insert(0, folder)
+        about = json.loads(what)
+        contender = CONTENDERS.get(about.pop('name'), Aioqueue)(about.pop('queue'))
+        role = {'caller': caller, 'worker': worker, 'remover': remover}[role]
+        return asyncio.run(role(contender, **about))
     options = parsed()
     if pathlib.Path(sys.prefix).resolve() != HOME.resolve():
         prepare()
-    what = ', '.join(versions(options.contenders))
-    for tasks in options.tasks:
-        compare(options, tasks)
-    print(f'\n{what}.')
-    sys.exit(options.failed)
+    about = ', '.join(versions(options.contenders))
+    failures = sum(compare(options, int(tasks)) for tasks in options.tasks.split(','))
+    print(f'\n{about}.')
+    return failures
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())
