@@ -269,7 +269,7 @@ class Taskiq(Contender):
 class Celery(Contender):
     # What makes it fastest: the pool `solo`, ten threads to enqueue, one for calls. In
     # its favour: the queue of its results goes away with a lost connection.
-    settle = 6
+    settle = 12  # idle, it keeps its last acknowledgements for some ten seconds
 
     async def open(self, handler=None):
         import celery
