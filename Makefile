@@ -36,8 +36,8 @@ lint: $(VENV)/.lint  ## ruff and mypy
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy --cache-dir=/dev/null --disable-error-code=annotation-unchecked aioqueue.py
 
-bench: rabbit  ## compare with other libraries: ARGS='--rounds 5'
-	@$(PYTHON) .ci/bench.py $(ARGS)
+bench: .bench/.installed rabbit  ## compare with other libraries: ARGS='--rounds 5'
+	@.bench/bin/python .ci/bench.py $(ARGS)
 
 dist: $(VENV)/.lint  ## build the package, and check it
 	rm -rf dist build
@@ -48,12 +48,20 @@ clean: stop  ## stop the brokers, remove all that is made here
 	rm -rf .venv* .bench .debian build dist *.egg-info __pycache__ .*_cache .hypothesis
 
 # Debian's python3 comes without venv: then it is installed like RabbitMQ is.
-$(VENV)/.installed: setup.py
-	@$(PYTHON) -m venv $(VENV) > /dev/null || { $(PYTHON) .ci/rabbit.py apt python3-venv \
-	    && $(PYTHON) -m venv $(VENV); }
+%/bin/pip:
+	@$(PYTHON) -m venv $* > /dev/null || { $(PYTHON) .ci/rabbit.py apt python3-venv \
+	    && $(PYTHON) -m venv $*; }
+
+$(VENV)/.installed: setup.py | $(BIN)/pip
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lint]'
+	@touch $@
+
+# Those that aioqueue is compared to need their own.
+.bench/.installed: setup.py | .bench/bin/pip
+	@.bench/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
+	    aio-pika celery taskiq taskiq-aio-pika
 	@touch $@
