@@ -479,17 +479,17 @@ def main():
     parser.add_argument('--tasks', metavar='N,...')
     parser.add_argument('--tiny', action='store_true', help='does this still run?')
     options = parser.parse_args()
-    if options.tiny:
-        options.rounds = 1
+    rounds = 1 if options.tiny else options.rounds
     rows = 1 if options.tasks else None
     sizes = options.tasks or ('1000' if options.tiny else '100000')
-    contenders = dict.fromkeys(options.only.split(','), os.getcwd())
+    names = sorted(options.only.split(','), key=[*CONTENDERS].index)
+    contenders = dict.fromkeys(names, os.getcwd())
     for path in map(os.path.abspath, options.module):
-        contenders[os.path.basename(path)] = path
+        contenders[f'{os.path.basename(path)}/'] = path
     versions = [f'{name} {importlib.metadata.version(name)}' for name in LIBRARIES]
     print(f'RabbitMQ {remove("bench")}, CPython {sys.version.split()[0]},',
           f'{os.cpu_count()} cores, {", ".join(versions)}', flush=True)
-    return sum([compare(contenders, options.rounds, int(tasks), rows)
+    return sum([compare(contenders, rounds, int(tasks), rows)
                 for tasks in sizes.split(',')])
 
 
