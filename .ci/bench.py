@@ -68,7 +68,6 @@ class Contender:
 
     async def run(self, row, numbers, at_once, **options):
         """Send or call a task for each of the numbers."""
-
         async def some():
             for number in numbers:
                 if row in CALLS:
@@ -311,12 +310,12 @@ class Limit(Contender):
             self.received += 1
             self.handle(task(1))
         self.replies += requests
-        # Acknowledged at once: all but those whose reply is not confirmed.
-        acked, self.acked = self.acked, self.received
-        if self.replies:
-            self.acked -= self.replies - self.confirmed
-        ack = self.ACK.pack(1, 1, 13, 60, 80, self.acked, 1, 0xCE)
-        self.connection.sock.sendall(self.reply * requests + ack * (self.acked > acked))
+        # One by one, as the others do: all but those whose reply is not confirmed yet.
+        settled = self.received - (self.replies and self.replies - self.confirmed)
+        acks = [self.ACK.pack(1, 1, 13, 60, 80, tag, 0, 0xCE)
+                for tag in range(self.acked + 1, settled + 1)]
+        self.acked = settled
+        self.connection.sock.sendall(self.reply * requests + b''.join(acks))
 
     async def run(self, row, numbers, at_once):
         message, done = self.task, 'confirmed'
@@ -380,7 +379,8 @@ async def measure(contender, counts, delay):
 async def child(role, name, queue, tasks, *rows):
     tasks = int(tasks)
     faulthandler.dump_traceback_later(60 + tasks // 50, exit=True)  # if it hangs
-    counts = {row: tasks // {'call': 5, 'latency': 30}.get(row, 1) for row in rows}
+    shares = {'call': 5, 'latency': 30, 'delayed': 5}
+    counts = {row: tasks // shares.get(row, 1) for row in rows}
     contender = CONTENDERS.get(name, Aioqueue)(queue)
     if role == 'caller':
         print(json.dumps(await measure(contender, counts, 1 + tasks / 8000)))
