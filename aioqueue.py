@@ -27,11 +27,12 @@ The caller, in another process::
 A task is a message in the durable queue of its name. It is acknowledged only after its
 result, its retry or its dead letter is confirmed by the broker: at least once.
 
-The file is a house of six rooms, one above the other; each knows what is below it:
+The file is a house of six rooms, one above the other. A message goes straight down or
+straight up:
 
 - Queue: what a user holds. It keeps a link to the broker up.
 - Task: what was sent, and the replies to it.
-- Delivery: what came in. It runs the handler, and acknowledges what is settled.
+- Delivery: what came in. It runs the handler, and acknowledges what is done.
 - _Link: two connections that live and die together.
 - _Channel: AMQP. Calls are answered in their order, messages are confirmed.
 - _Connection: bytes. Whole frames in, many frames out in one write.
@@ -146,6 +147,7 @@ class _Consumer:
     timeout: float | None = None
 
     def __post_init__(self):
+        """Make what belongs to an event loop."""
         self.slots = asyncio.Semaphore(self.prefetch_count)
 
 
@@ -191,7 +193,7 @@ class Queue:
         self._supervisor: asyncio.Task[None] | None = None
         self._link: _Link | None = None
         self._consumed: dict[str, _Consumer] = {}
-        self._closing = False
+        self._started = self._closing = False
 
     def on(self, name: str, raw: bool = False, prefetch_count: int = 10, *,
            retries: int = 0, retry_delay: float = 1.0, timeout: float | None = None,
@@ -215,7 +217,7 @@ class Queue:
             raise ValueError(f'prefetch_count is 1 to 65535, not {prefetch_count}')
         if not (retries >= 0 and retry_delay >= 0):
             raise ValueError('neither retries nor retry_delay can be negative')
-        if self._handlers.keys() & self._consumed.keys():
+        if self._started:
             raise RuntimeError(f'register the handler of {name!r} before the start')
 
         def register(function: F) -> F:
@@ -264,6 +266,7 @@ class Queue:
         """
         try:
             await self.connect()
+            self._started = True
             self._consumed |= self._handlers
             await self._until(_Link.consume)
         except BaseException:
@@ -319,16 +322,20 @@ class Queue:
         if not supervisor.cancelling():
             for work in (*self._running, supervisor):
                 work.cancel()
-        await _ended(supervisor)
+        await _ended(supervisor, *self._running, timeout=2 * CLOSE_DEADLINE)
 
     def _closed(self, _):
-        """By `close()`, by the end of the event loop, or since the start failed."""
+        """The supervisor has ended: by `close()`, with the event loop, or in vain."""
+        self._link, self._started = None, False
         self._consumed.clear()
         self._running.clear()
+        for handler in self._handlers.values():
+            handler.__post_init__()
         closed = ConnectionError('the Queue was closed; connect() opens it again')
         _settle(self._up, closed)
         for reply in list(self._awaited.values()):
             _settle(reply, (None, closed, None))
+        self._awaited.clear()
 
     async def __aenter__(self) -> Self:
         await self.start_async()
@@ -351,9 +358,10 @@ class Queue:
         handler's `current.get()`.
 
         Connects when needed, and waits for the broker as long as it takes. Raises
-        what msgpack and pamqp raise for what can't be sent (`TypeError`, `ValueError`,
-        `OverflowError`), `Refused` for what the broker refuses (a message too large, a
-        full queue), `ConnectionError` when the Queue is closed.
+        what msgpack and pamqp raise for what can't be sent (`TypeError`, for instance),
+        `ValueError` also when a task of another queue with this id is awaited here,
+        `Refused` for what the broker refuses (a message too large, a full queue),
+        `ConnectionError` when the Queue is closed.
         """
         _check_name(name)
         if delay < 0 or (delay and expires is not None):
@@ -421,17 +429,33 @@ class Queue:
         """Declare the reply queue when it is first needed, and consume from it."""
         arguments = self._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
         self._consumed[self._reply_queue] = _Consumer(arguments, prefetch_count=0)
-        await self._until(_Link.consume)
-        self._replying = True
+        try:
+            await self._until(_Link.consume)
+            self._replying = True
+        except Refused:  # then the next link does without it
+            del self._consumed[self._reply_queue]
+            raise
 
     def _received(self, channel, name, delivery_tag, header, body):
         """A message has come from one of the queues that are consumed."""
         if name == self._reply_queue:
-            channel.settle(delivery_tag)
+            channel.ack(delivery_tag)
             _reply_received(self._awaited, header, body)
         else:
             delivery = Delivery(self, channel, name, delivery_tag, header, body)
             self._running.add(asyncio.create_task(delivery._work()))
+
+
+class _Reply(asyncio.Future):
+    """The next reply to a task of queue `name`.
+
+    Those to one task are a list that grows at its end: the result of each is (headers,
+    body, future of the next reply). Without headers the Queue was closed.
+    """
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
 
 
 class Task:
@@ -441,9 +465,6 @@ class Task:
     ends or raises as `result()` does.
     """
 
-    # The replies to a task are a list of futures that grows at its end: the result of
-    # each is (headers, body, future of the next reply); without headers the Queue was
-    # closed.
     _reply: Any = None
 
     def __init__(self, queue: Queue, name: str, data: Any, no_response: bool, raw: bool,
@@ -462,7 +483,9 @@ class Task:
             if not queue._replying:
                 await queue._consume_replies()
             reply_to = queue._reply_queue
-            reply = queue._awaited.setdefault(self.id, asyncio.Future())
+            reply = queue._awaited.setdefault(self.id, _Reply(self.name))
+            if reply.name != self.name:  # a reply doesn't say to which it is
+                raise ValueError(f'a task {self.id!r} of {reply.name!r} is awaited')
         header = content_header(len(body), self.id, RAW if self.raw else MSGPACK,
                                 reply_to, **self._properties)
         await queue._until(_Link.send, self.name, (header, body, self.id), self._delay)
@@ -517,7 +540,7 @@ def _reply_received(awaited, header, body):
             logger.warning('task %s failed, and nobody awaits it any more', ident)
         return
     if 'part' in headers:
-        following = awaited[ident] = asyncio.Future()
+        following = awaited[ident] = _Reply(reply.name)
     _settle(reply, (headers, body, following))
 
 
@@ -545,7 +568,7 @@ class Delivery:
             async with self._handler.slots:  # tasks of a lost connection may still run
                 if not self._queue._closing:
                     await self._process()
-                    self._channel.settle(self._tag)
+                    self._channel.ack(self._tag)
         finally:
             self._queue._running.discard(asyncio.current_task())
 
@@ -628,21 +651,24 @@ class Delivery:
                    'traceback': _text(lines)[-room:]}
         logger.warning('task %s of %r failed, attempt %s: %s', self.id, self.name,
                        self.attempt, error)
+        retry = self.attempt <= self._handler.retries and not poison
         while True:
             try:
-                if self.attempt <= self._handler.retries and not poison:
+                if retry:
                     again = {'x-attempt': self.attempt + 1}
-                    delay = self._handler.retry_delay * 2 ** (self.attempt - 1)
+                    delay = self._handler.retry_delay * 2 ** min(self.attempt - 1, 32)
                     delay = min(delay, LONGEST_DELAY)
                     await self._resend(self.name, again, self._reply_to, delay)
                 elif not await self._reply(error, None, headers=headers) or poison:
-                    headers |= {'error': error[-room:], 'attempts': self.attempt}
+                    headers |= {'error': error[:room], 'attempts': self.attempt}
                     await self._resend(f'{self.name}.dead', headers)
                 return
-            except Exception as why:  # the dead letters are full, for instance: not yet
+            except Exception as why:
                 logger.exception('task %s of %r has to wait', self.id, self.name)
-                if not isinstance(why, Refused):
-                    self.headers = {}  # that came, and can't be encoded or fit no frame
+                if isinstance(why, Refused):
+                    retry = False  # to wait for room in our own queue would block it
+                else:
+                    self.headers, self._properties = {}, {}  # what can't be sent again
                 await asyncio.sleep(REFUSED_PAUSE)
 
     async def _resend(self, name, headers, reply_to='', delay=0):
@@ -819,12 +845,12 @@ class _Channel:
         self.tags = itertools.count(1)
         self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[str, str]]] = {}
         # Delivery tags. The first key of a dict takes long to find after many removals.
-        self.unsettled: OrderedDict[int, None] = OrderedDict()
+        self.unacked: OrderedDict[int, None] = OrderedDict()
         self.frame_received = self.receive().send
         self.frame_received(None)
-        connection.numbered[number] = self
         self.call(amqp.Channel.Open())
         self.call(amqp.Confirm.Select())
+        connection.numbered[number] = self  # unless the connection is lost
 
     def call(self, method):
         """Send a method; the future is the broker's answer."""
@@ -846,16 +872,16 @@ class _Channel:
         self.unconfirmed[next(self.tags)] = future, (routing_key, correlation_id)
         return future
 
-    def settle(self, delivery_tag):
+    def ack(self, delivery_tag):
         """Acknowledge a message.
 
-        Each frame costs the broker some time: what is settled in the order of arrival
-        is acknowledged when frames are written, with one frame for all until then.
+        Each frame costs the broker some time. When the oldest one is acknowledged, so
+        is all that came before: one frame, made when frames are written, does for all.
         """
         if self.closed:  # then the broker delivers the message again
             return
-        oldest = next(iter(self.unsettled))
-        del self.unsettled[delivery_tag]
+        oldest = next(iter(self.unacked))
+        del self.unacked[delivery_tag]
         if delivery_tag == oldest:
             self.connection.acked = delivery_tag
             self.connection.send(b'')  # so that it will be flushed
@@ -909,7 +935,7 @@ class _Channel:
         if method.startswith(BASIC_DELIVER):  # consumer tag, delivery tag and more
             end = 5 + method[4]
             name, tag = method[5:end].decode(), int.from_bytes(method[end:end + 8])
-            self.unsettled[tag] = None
+            self.unacked[tag] = None
             self.connection.link.queue._received(self, name, tag, header, body)
         else:
             # An unroutable message: its ack comes next, and doesn't mention it. A
@@ -1152,6 +1178,6 @@ async def _ended(*futures, timeout=None):
 def _text(value):
     """`str(value)`, whatever a handler raised, as text that can be sent."""
     try:
-        return str(value).encode('utf-8', 'backslashreplace').decode()
+        return str(value)[:500_000].encode('utf-8', 'backslashreplace').decode()
     except Exception:
         return f'{type(value).__name__}, whose str() fails'

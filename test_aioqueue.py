@@ -861,6 +861,18 @@ async def test_retry_sends_the_same_task_again(worker):
     with pytest.raises(ConnectionError):
         await task.retry()
     assert await task.result() == [2]  # still
+    await worker.caller.connect()
+    await task.retry()
+    assert await task.result(DEADLINE) == [3]
+
+
+async def test_an_id_that_is_awaited_of_another_queue_is_an_error(name, worker):
+    await worker.start()
+    task = await worker.task('wait', id='order-17')
+    with pytest.raises(ValueError, match='order-17'):
+        await worker.caller.task(f'{name}.other', id='order-17')
+    worker.opened = 1
+    assert await task.result(DEADLINE) == 'wait'
 
 
 async def test_who_awaits_a_result_is_not_forgotten(worker):
@@ -1125,8 +1137,11 @@ async def test_misuse_of_on_is_an_error(name, queues):
     with pytest.raises(ValueError, match=name):
         q.on(name)(print)
     await q.start_async()
-    with pytest.raises(RuntimeError, match='start'):
-        q.on(f'{name}.x')(print)
+    without_handlers = queues()
+    await without_handlers.start_async()
+    for each in q, without_handlers:
+        with pytest.raises(RuntimeError, match='start'):
+            each.on(f'{name}.x')(print)
 
 
 @pytest.mark.parametrize(('arguments', 'error'), [
@@ -1486,7 +1501,7 @@ FULL = {'x-max-length': 1, 'x-overflow': 'reject-publish'}
 
 
 async def test_what_is_refused_waits_for_room(name, worker, broker, monkeypatch, caplog):
-    """A retry and a dead letter, and the handler doesn't run again meanwhile."""
+    """A dead letter does, here; a refused retry is a failure, or it would block its queue."""
     monkeypatch.setattr(aioqueue, 'REFUSED_PAUSE', 0.1)
     await broker.declare(f'{name}.dead', **FULL)
     await broker.put(f'{name}.dead', b'full')
@@ -1495,12 +1510,12 @@ async def test_what_is_refused_waits_for_room(name, worker, broker, monkeypatch,
     await true(lambda: worker.runs)
     await worker.task('next', no_response=True)  # no room for a retry now
     worker.opened = 1
-    for queue, waiting in (name, msgpack.packb('next')), (f'{name}.dead', b'full'):
-        caplog.clear()
-        await true(lambda: caplog.text.count('refused') >= 2)
-        assert (await broker.get(queue))[0] == waiting
-    assert msgpack.unpackb((await broker.get(f'{name}.dead'))[0]) == 'wait fail'
-    assert worker.attempts == [1, 2]
+    await true(lambda: caplog.text.count('refused, without a word') >= 3)
+    assert worker.data == ['wait fail']
+    assert (await broker.get(f'{name}.dead'))[0] == b'full'
+    body, properties = await broker.get(f'{name}.dead')
+    assert (msgpack.unpackb(body), properties.headers['attempts']) == ('wait fail', 1)
+    await true(lambda: worker.data == ['wait fail', 'next'])
 
 
 async def test_a_task_that_kills_its_worker_is_dead_after_the_limit(name, queues, spawn, broker):
@@ -1853,6 +1868,41 @@ async def test_a_message_too_large_hinders_none_of_those_in_flight(node, node_wo
     await too_much
     assert await asyncio.gather(*calls) == [*range(len(calls))]
     assert 'no connection' not in caplog.text
+
+
+async def test_a_cut_while_refusals_are_sorted_out_hangs_nobody(name, node, queues):
+    async with Forwarder(node.port) as forwarder:
+        q = queues(forwarder.port)
+        await q.task(name, no_response=True)
+        sizes = [*[1] * 300, 1_500_000, *[1] * 300]
+        sending = [asyncio.create_task(q.task(name, b'x' * size, no_response=True))
+                   for size in sizes]
+        await true(lambda: sum(each.done() for each in sending) > 20)
+        forwarder.cut()
+        outcomes = await asyncio.wait_for(
+            asyncio.gather(*sending, return_exceptions=True), DEADLINE)
+    assert [type(each) for each in outcomes].count(Refused) == 1
+
+
+async def test_a_reply_queue_that_is_not_permitted_stops_no_handler(name, node, queues, broker):
+    await node.ctl('add_user limited secret')
+    await node.ctl("set_permissions limited '^test' '.*' '.*'")
+    worker = Worker(queues, name, node.port, login='limited', password='secret')
+    await worker.start()
+    for _ in range(2):
+        with pytest.raises(Refused, match='aioqueue.reply'):
+            await worker.q.task(name, 'no')
+    await worker.caller.task(name, 'fine', no_response=True)
+    await true(lambda: worker.data == ['fine'])
+    await node.ctl('delete_user limited')
+
+
+async def test_the_longest_error_is_told(node_worker):
+    async def fail(data):
+        raise ValueError('x' * 5_000_000)
+
+    await node_worker.start(fail)
+    assert str(await failure(node_worker.call())) == 'x' * 500_000
 
 
 async def test_a_result_too_large_is_a_failure(node, node_worker):

@@ -9,6 +9,7 @@ FILTER picks mutations by what stands in their row.
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import queue
@@ -152,10 +153,8 @@ def run(tests: str, source: str, port: int, private_port: int) -> str:
         except subprocess.TimeoutExpired:
             output = ''
         with_children = process.pid
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(with_children, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if (folder / '.rabbit').exists():
             subprocess.run(['make', '-s', 'stop'], cwd=folder, stdout=subprocess.DEVNULL)
     if process.wait() == 0:

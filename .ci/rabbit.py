@@ -231,7 +231,7 @@ def cluster(port: int, node: str) -> None:
 
 
 if __name__ == '__main__':
-    command, *arguments = [argument for argument in sys.argv[1:] if argument]
+    command, *arguments = sys.argv[1:]
     if command == 'start':
         start(int(arguments[0]), *arguments[1:])
     elif command == 'stop':
