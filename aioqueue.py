@@ -77,7 +77,7 @@ logger = logging.getLogger('aioqueue')
 CONNECT_DEADLINE, CLOSE_DEADLINE = 10, 5  # seconds that the broker has to answer
 REPLY_QUEUE_EXPIRES = 3_600_000  # ms that replies wait for a lost caller to come back
 DELAY_SLOT = 600  # seconds in which delayed tasks share a queue, see _Link.send()
-LONGEST_DELAY = 49 * 86_400  # seconds: with its lease it fits the 32 bits of x-expires
+LONGEST_DELAY = 365 * 86_400  # seconds between retries; RabbitMQ takes up to ten years
 # A quorum queue counts deliveries. A task that was delivered this often without being
 # settled is taken to kill its workers; RabbitMQ 4 would drop it at 20, without a trace.
 # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
@@ -96,8 +96,8 @@ NAME = re.compile(r'(?!amq\.)[a-zA-Z0-9\-_.:@#,/+ ]{1,230}')  # .delay.MS.N has 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 OPTIONS = {'login', 'password', 'virtualhost', 'login_method', 'insist', 'heartbeat',
            'channel_max', 'frame_max', 'client_properties'}
-# A message that is sent again loses these headers: by them the broker would take a
-# retry for a cycle of dead letters, and drop it.
+# A message loses these headers on its way: by them the broker would take a retry for a
+# cycle of dead letters, and drop it.
 # https://www.rabbitmq.com/docs/dlx#automatic-dead-letter-cycles
 PAST = ('x-death', 'x-first-death-', 'x-last-death-', 'x-delivery-count',
         'x-acquired-count', 'x-attempt')
@@ -479,6 +479,10 @@ class Task:
         body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
         if not (queue._link or queue._closing):
             await queue.connect()
+        if queue._supervisor.get_loop() is not asyncio.get_running_loop():
+            # asyncio.run() in a plain handler, for instance: it would wait for ever.
+            raise RuntimeError('this Queue is of another event loop; a thread sends with '
+                               'asyncio.run_coroutine_threadsafe')
         if not self.no_response:
             if not queue._replying:
                 await queue._consume_replies()
@@ -558,8 +562,11 @@ class Delivery:
         self._parts = 0  # that a generator has yielded
         self.name: str = name
         self.id: str = self._properties.get('correlation_id') or os.urandom(16).hex()
-        self.headers: dict[str, Any] = self._properties.get('headers', {})
-        self.attempt = max(1, _number(self.headers.get('x-attempt')))
+        headers = self._properties.get('headers', {})
+        self.attempt = max(1, _number(headers.get('x-attempt')))
+        self._deliveries = _number(headers.get('x-delivery-count'))
+        self.headers: dict[str, Any] = {
+            key: headers[key] for key in headers if not key.startswith(PAST)}
 
     async def _work(self):
         """From its arrival to its acknowledgement."""
@@ -576,20 +583,20 @@ class Delivery:
         """Run the handler; have its result, its retry or its dead letter confirmed."""
         timeout = self._handler.timeout
         limit = NO_LIMIT if timeout is None else asyncio.timeout(timeout)
-        deliveries = _number(self.headers.get('x-delivery-count'))
         try:
-            if deliveries >= DELIVERY_LIMIT:
-                raise RuntimeError(f'{deliveries} deliveries, and never settled')
+            if self._deliveries >= DELIVERY_LIMIT:
+                raise RuntimeError(f'{self._deliveries} deliveries, never acknowledged')
             async with limit:
                 result = await self._call()
-            await self._reply(None, result)
+            if not await self._reply(None, result) and self._reply_to:
+                logger.info('task %s of %r: its caller is gone', self.id, self.name)
         except BaseException as error:  # SystemExit ends the handler, not the worker
             if self._queue._supervisor.cancelling():  # close() waits no longer
                 raise
             failure = error
             if timeout is not None and limit.expired():
                 failure = TimeoutError(f'it ran longer than {timeout} seconds')
-            await self._fail(failure, poison=deliveries >= DELIVERY_LIMIT)
+            await self._fail(failure)
 
     async def _call(self):
         """Call the handler with the data of the task, and send what it yields."""
@@ -642,15 +649,16 @@ class Delivery:
         # RabbitMQ delivers to a direct reply-to, and returns the message, too.
         return routed or self._reply_to.startswith('amq.rabbitmq.reply-to.')
 
-    async def _fail(self, failure, poison):
+    async def _fail(self, failure):
         """Have the retry confirmed; or else tell the caller, or leave a dead letter."""
         error, lines = _text(failure), ''.join(traceback.format_exception(failure))
         # Characters of up to four bytes: what describes a failure has to fit one frame.
         room = self._channel.room // 16
         headers = {'type': type(failure).__qualname__[-room:],
                    'traceback': _text(lines)[-room:]}
-        logger.warning('task %s of %r failed, attempt %s: %s', self.id, self.name,
-                       self.attempt, error)
+        logger.warning('task %s of %r failed, attempt %s: %s: %s', self.id, self.name,
+                       self.attempt, headers['type'], error)
+        poison = self._deliveries >= DELIVERY_LIMIT
         retry = self.attempt <= self._handler.retries and not poison
         while True:
             try:
@@ -673,11 +681,9 @@ class Delivery:
 
     async def _resend(self, name, headers, reply_to='', delay=0):
         """Send the message on as it came, with a few properties changed."""
-        past = {key: value for key, value in self.headers.items()
-                if not key.startswith(PAST)}
         header = pack_properties(len(self._body), self._properties | {
             'correlation_id': self.id, 'delivery_mode': 2, 'reply_to': reply_to,
-            'headers': past | headers, 'expiration': None, 'user_id': None})
+            'headers': self.headers | headers, 'expiration': None, 'user_id': None})
         await self._queue._until(_Link.send, name, (header, self._body, self.id), delay)
 
 
