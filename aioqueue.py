@@ -480,9 +480,8 @@ class Task:
         if not (queue._link or queue._closing):
             await queue.connect()
         if queue._supervisor.get_loop() is not asyncio.get_running_loop():
-            # asyncio.run() in a plain handler, for instance: it would wait for ever.
-            raise RuntimeError('this Queue is of another event loop; a thread sends with '
-                               'asyncio.run_coroutine_threadsafe')
+            # With asyncio.run() in a plain handler, for instance, it would wait for ever.
+            raise RuntimeError('a thread sends with asyncio.run_coroutine_threadsafe()')
         if not self.no_response:
             if not queue._replying:
                 await queue._consume_replies()
