@@ -480,7 +480,7 @@ class Task:
         if not (queue._link or queue._closing):
             await queue.connect()
         if queue._supervisor.get_loop() is not asyncio.get_running_loop():
-            # With asyncio.run() in a plain handler, for instance, it would wait for ever.
+            # From asyncio.run() in a plain handler, say: it would wait for ever.
             raise RuntimeError('a thread sends with asyncio.run_coroutine_threadsafe()')
         if not self.no_response:
             if not queue._replying:
