@@ -190,7 +190,7 @@ class Queue:
         # A Queue is open while its supervisor runs. Then `_link` is the link while one
         # is up, `_up` the future of this or the next one, and `_consumed` says from
         # which queues each link consumes.
-        self._supervisor: asyncio.Task[None] | None = None
+        self._supervisor: Any = None
         self._link: _Link | None = None
         self._consumed: dict[str, _Consumer] = {}
         self._started = self._closing = False

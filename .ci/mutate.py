@@ -2,9 +2,9 @@
 
     python .ci/mutate.py [--port N] [--jobs N] [FILTER]
 
-Needs what the tests need, and a broker on the port (`make rabbit`). Each mutation is made
-in a copy of the files that the tests use; then only those tests run that should fail.
-FILTER picks mutations by what stands in their row.
+Needs what the tests need, and a broker on the port (`make rabbit`). Each mutation is
+made in a copy of the files that the tests use; then only those tests run that should
+fail. FILTER picks mutations by what stands in their row.
 """
 
 import argparse
@@ -21,24 +21,27 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FILES = ('aioqueue.py', 'test_aioqueue.py', 'README.rst', 'Makefile', 'setup.py', '.pytest.ini',
-         '.ci/rabbit.py')
+FILES = ('aioqueue.py', 'test_aioqueue.py', 'README.rst', 'Makefile', 'setup.py',
+         '.pytest.ini', '.ci/rabbit.py')
 DEADLINE = 300  # seconds that the tests of one mutation may take
 
-# The tests that should notice (as for `pytest -k`), the text that is there once, the new one.
+# Tests that should notice (as for `pytest -k`), a text that is there once, a new one.
 MUTATIONS = [
     # Queue: what can't be used.
-    ('bad_arguments', 'if unknown := connect_kwargs.keys() - OPTIONS:', 'if unknown := set():'),
+    ('bad_arguments', 'if unknown := connect_kwargs.keys() - OPTIONS:',
+     'if unknown := set():'),
     ('bad_arguments', "('heartbeat', 1)", "('heartbeat', 0)"),
     ('bad_arguments', "('frame_max', 8192)", "('frame_max', 1)"),
     ('bad_arguments', 'if not hosts or not retry >= 0:', 'if not hosts:'),
-    ('bad_arguments', "('amqp', 'amqps') or url.query:", "('amqp', 'amqps', 'http', 'redis'):"),
+    ('bad_arguments', "('amqp', 'amqps') or url.query:",
+     "('amqp', 'amqps', 'http', 'redis'):"),
     ('bad_options', 'if not 1 <= prefetch_count <= 65535:', 'if False:'),
     ('bad_options', 'if not (retries >= 0 and retry_delay >= 0):', 'if False:'),
     ('bad_options', 'if timeout is not None and not is_async:', 'if False:'),
     ('misuse_of_on', 'if self._handlers.keys() & self._consumed.keys():', 'if False:'),
     ('misuse_of_on', 'if name in self._handlers:\n', 'if False:\n'),
-    ('cannot_be_sent', 'if delay < 0 or (delay and expires is not None):', 'if delay < 0:'),
+    ('cannot_be_sent', 'if delay < 0 or (delay and expires is not None):',
+     'if delay < 0:'),
     ('cannot_be_sent', 'not 0 < len(id.encode()) < 256', 'not id'),
     ('cannot_be_sent', 'NAME.fullmatch(name)', 'NAME.match(name)'),
     ('cannot_be_sent', 'if len(header) > self.room:', 'if False:'),
@@ -49,15 +52,18 @@ MUTATIONS = [
     ('tells_a_person', 'if not logger.hasHandlers():', 'if False:'),
     ('signal', 'main.cancel()', 'pass'),
     ('second_signal', 'signal.signal(signum, signal.SIG_DFL)', 'pass'),
-    ('not_yet_begun', '            self._link.cancel()\n', '            pass\n'),
+    ('while_it_closes_tasks', '            self._link.cancel()\n',
+     '            pass\n'),
     ('close_waits', '*self._running, timeout=timeout)', '*self._running, timeout=0)'),
     ('cuts_short or generator_that_does', 'for work in (*self._running, supervisor)',
      'for work in (supervisor,)'),
     ('close_ends', 'for reply in list(self._awaited.values()):', 'for reply in ():'),
-    ('what_the_broker_refuses', '(refusals or self._retry is False)', 'self._retry is False'),
+    ('what_the_broker_refuses', '(refusals or self._retry is False)',
+     'self._retry is False'),
     ('with_retry_false', '(refusals or self._retry is False)', 'refusals'),
     ('without_a_broker', 'asyncio.sleep(began + pause - clock())', 'asyncio.sleep(0)'),
-    ('faults and connections', '                continue  # it was lost', '                raise  #'),
+    ('faults and connections', '                continue  # it was lost',
+     '                raise  #'),
     ('connected or without_a_broker', 'return self._link is not None', 'return True'),
     # Task: results and parts.
     ('tasks_with_one_id', 'queue._awaited.setdefault(self.id, asyncio.Future())',
@@ -70,9 +76,9 @@ MUTATIONS = [
     ('queues_and_tasks', "{'x-expires': REPLY_QUEUE_EXPIRES}", '{}'),
     # Delivery: acknowledged only when all is confirmed.
     ('current_is', 'current.set(self)', 'pass'),
-    ('cuts_short or faults', '                    await self._process()\n                    '
-     'self._channel.settle(self._tag)\n', '                    '
-     'self._channel.settle(self._tag)\n                    await self._process()\n'),
+    ('cuts_short or faults',
+     '_process()\n                    self._channel.settle(self._tag)',
+     '_channel.settle(self._tag)\n                    await self._process()'),
     ('kills_its_worker', 'if deliveries >= DELIVERY_LIMIT:', 'if False:'),
     ('kills_its_worker', 'headers=headers) or poison:', 'headers=headers):'),
     ('timeout_ends', 'async with limit:', 'if True:'),
@@ -85,7 +91,8 @@ MUTATIONS = [
     ('caller_of_0_2', "if 'content_type' not in self._properties:", 'if False:'),
     ('replies_look', "or self._reply_to.startswith('amq.rabbitmq.reply-to.')", ''),
     ('longest_error', 'room = self._channel.room // 16', 'room = 10**6'),
-    ('retries_wait', 'if self.attempt <= self._handler.retries', 'if self.attempt < self._handler.retries'),
+    ('retries_wait', 'if self.attempt <= self._handler.retries',
+     'if self.attempt < self._handler.retries'),
     ('retries_wait', '2 ** (self.attempt - 1)', '1'),
     ('refused_waits', 'await asyncio.sleep(REFUSED_PAUSE)', 'return'),
     ('x_death', 'if not key.startswith(PAST)', 'if key'),
@@ -94,21 +101,25 @@ MUTATIONS = [
     ('nothing_that', "'utf-8', 'backslashreplace'", "'utf-8'"),
     ('nothing_that and plain', '(StopIteration, GeneratorExit)', 'ZeroDivisionError'),
     # _Link: two connections, delays.
-    ('something_else_answers', 'asyncio.timeout(CONNECT_DEADLINE)', 'asyncio.timeout(100)'),
+    ('something_else_answers', 'asyncio.timeout(CONNECT_DEADLINE)',
+     'asyncio.timeout(100)'),
     ('stream_of_delays', 'int(now // DELAY_SLOT)', '0'),
-    ('stream_of_delays or looks', 'round(3_000 * DELAY_SLOT)', 'round(1_000 * DELAY_SLOT)'),
+    ('stream_of_delays or looks', 'round(3_000 * DELAY_SLOT)',
+     'round(1_000 * DELAY_SLOT)'),
     ('longer_than_a_slot', 'elif not ms or time.time() - now < DELAY_SLOT:', 'else:'),
     ('too_large_hinders', 'async with self.alone:', 'if True:'),
     ('priority', "if 'inequivalent' not in str(refused):", 'if True:'),
     ('delay_queue_looks', 'delaying |= quorum | AT_LEAST_ONCE', 'delaying |= quorum'),
     ('refused_by_its_name', 'for answer in self.consumers[name]:', 'for answer in ():'),
     ('brings_no_new', 'self.cancel()  # it closes, perhaps', 'pass'),
-    ('queues_and_tasks', 'if (queue := self.queue._reply_queue) in self.consumers:', 'if False:'),
+    ('queues_and_tasks', 'if (queue := self.queue._reply_queue) in self.consumers:',
+     'if False:'),
     ('memory_alarm', "for role in ('publish', 'consume')", "for role in ('publish',)"),
     # _Channel: confirms, returns, acknowledgements.
     ('megabytes', 'body[at:at + self.room])', 'body[at:])'),
     ('has_ended_is_ack', 'if delivery_tag == oldest:', 'if True:'),
-    ('too_large_hinders', 'self.connection.send(marshal(amqp.Channel.CloseOk(), self.number))', ''),
+    ('too_large_hinders',
+     'self.connection.send(marshal(amqp.Channel.CloseOk(), self.number))', ''),
     ('consumer_timeout', 'if self is link.consuming:', 'if False:'),
     ('deleted', 'link.drop(ConnectionError(why))', 'pass'),
     ('deleted', '_settle(future, False)', '_settle(future, True)'),
@@ -118,7 +129,7 @@ MUTATIONS = [
     ('silent_peer', 'self._stream_writer.close = transport.abort', 'pass'),
     ('broker_refuses', 'self.link.drop(Refused(frame.reply_text, frame.reply_code))',
      "self.link.drop(ConnectionError('closed'))"),
-    ('stream_is_cut', 'if end >= size:', 'if end > size:'),
+    ('stream_is_cut', 'self.incomplete = data[start:]', "self.incomplete = b''"),
     ('stops_no_heartbeat', 'self._heartbeat_timer_recv_reset()', 'pass'),
     ('deleted', 'mandatory=True', 'mandatory=False'),
     ('queues_and_tasks', 'durable=True', 'durable=False'),
@@ -127,7 +138,7 @@ MUTATIONS = [
 ]
 
 
-def source_of(old: str, new: str) -> str:
+def mutated(old: str, new: str) -> str:
     source = (ROOT / 'aioqueue.py').read_text()
     if source.count(old) != 1:
         sys.exit(f'not there once: {old!r}')
@@ -142,27 +153,26 @@ def run(tests: str, source: str, port: int, private_port: int) -> str:
         for each in FILES:
             shutil.copy(ROOT / each, folder / each)
         (folder / 'aioqueue.py').write_text(source)
-        command = [sys.executable, '-m', 'pytest', '-xq', '-p', 'no:cacheprovider',
-                   '--timeout=60', 'test_aioqueue.py', '-k', tests]
-        ports = {'PORT': str(port), 'PRIVATE_PORT': str(private_port)}
         process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **ports}, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True)
-        try:
+            [sys.executable, '-m', 'pytest', '-xq', '-p', 'no:cacheprovider',
+             '--timeout=60', 'test_aioqueue.py', '-k', tests],
+            env={**os.environ, 'PORT': str(port), 'PRIVATE_PORT': str(private_port)},
+            cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True)
+        output = ''
+        with contextlib.suppress(subprocess.TimeoutExpired):
             output, _ = process.communicate(timeout=DEADLINE)
-        except subprocess.TimeoutExpired:
-            output = ''
-        with_children = process.pid
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(with_children, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # and workers that it has left
+            os.killpg(process.pid, signal.SIGKILL)
         if (folder / '.rabbit').exists():
-            subprocess.run(['make', '-s', 'stop'], cwd=folder, stdout=subprocess.DEVNULL)
-    if process.wait() == 0:
-        return 'NOT CAUGHT'
-    if process.returncode in (1, -signal.SIGKILL):
-        failed = re.search(r'^FAILED test_aioqueue.py::(\S+)', output, re.M)
-        return f'caught by {failed[1]}' if failed else 'caught, nothing ended'
-    return f'pytest ended with {process.returncode}: {output[-500:]}'
+            command = ['make', '-s', 'stop']
+            subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL)
+    status = process.wait()
+    if failed := re.search(r'^FAILED test_aioqueue.py::(\S+)', output, re.M):
+        return f'caught by {failed[1]}'
+    if status == -signal.SIGKILL:
+        return f'caught: the tests did not end in {DEADLINE} seconds'
+    return 'NOT CAUGHT' if status == 0 else f'ERROR {status}: {output[-500:]}'
 
 
 def main() -> None:
@@ -171,22 +181,23 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=1)
     parser.add_argument('filter', nargs='?', default='')
     arguments = parser.parse_args()
-    chosen = [(each, source_of(*each[1:])) for each in MUTATIONS if arguments.filter in str(each)]
+    rows = [row for row in MUTATIONS if arguments.filter in str(row)]
+    sources = [mutated(old, new) for _, old, new in rows]
     ports: queue.Queue[int] = queue.Queue()
     for job in range(arguments.jobs):
         ports.put(arguments.port + 20 * job + 20)
 
-    def check(mutation: tuple[str, str, str], source: str) -> bool:
+    def caught(row: tuple[str, str, str], source: str) -> bool:
         private_port = ports.get()
-        outcome = run(mutation[0], source, arguments.port, private_port)
+        outcome = run(row[0], source, arguments.port, private_port)
         ports.put(private_port)
-        print(f'{mutation[1].strip()!r} -> {mutation[2].strip()!r}: {outcome}', flush=True)
+        print(f'{row[1].strip()!r} -> {row[2].strip()!r}: {outcome}', flush=True)
         return outcome.startswith('caught')
 
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        caught = list(pool.map(check, *zip(*chosen, strict=True)))
-    print(f'{sum(caught)} of {len(caught)} mutations were caught')
-    sys.exit(not all(caught))
+        results = list(pool.map(caught, rows, sources))
+    print(f'{sum(results)} of {len(results)} mutations were caught')
+    sys.exit(not all(results))
 
 
 if __name__ == '__main__':
