@@ -371,9 +371,12 @@ class Queue:
             id = os.urandom(16).hex()
         elif not isinstance(id, str) or not 0 < len(id.encode()) < 256:
             raise ValueError(f'id is a str of 1 to 255 bytes, not {id!r}')
-        task = Task(self, name, data, no_response, raw, id, delay, {
-            'headers': headers, 'priority': priority,
-            'expiration': None if expires is None else str(round(expires * 1000))})
+        properties: dict[str, Any] = {}
+        if headers or priority or expires is not None:
+            properties = {'headers': headers, 'priority': priority}
+        if expires is not None:
+            properties['expiration'] = str(round(expires * 1000))
+        task = Task(self, name, data, no_response, raw, id, delay, properties)
         await task.retry()
         return task
 
@@ -446,18 +449,6 @@ class Queue:
             self._running.add(asyncio.create_task(delivery._work()))
 
 
-class _Reply(asyncio.Future):
-    """The next reply to a task of queue `name`.
-
-    Those to one task are a list that grows at its end: the result of each is (headers,
-    body, future of the next reply). Without headers the Queue was closed.
-    """
-
-    def __init__(self, name):
-        super().__init__()
-        self.name = name
-
-
 class Task:
     """A task that was sent: its `id`, `name`, `data`, `raw` and `no_response`.
 
@@ -465,6 +456,9 @@ class Task:
     ends or raises as `result()` does.
     """
 
+    # The replies to a task are a list of futures that grows at its end. The result of
+    # each is (headers, body, future of the next reply), `name` the queue of the task.
+    # Without headers the Queue was closed.
     _reply: Any = None
 
     def __init__(self, queue: Queue, name: str, data: Any, no_response: bool, raw: bool,
@@ -486,9 +480,10 @@ class Task:
             if not queue._replying:
                 await queue._consume_replies()
             reply_to = queue._reply_queue
-            reply = queue._awaited.setdefault(self.id, _Reply(self.name))
-            if reply.name != self.name:  # a reply doesn't say to which it is
+            reply = queue._awaited.setdefault(self.id, asyncio.Future())
+            if getattr(reply, 'name', self.name) != self.name:  # no reply says to which
                 raise ValueError(f'a task {self.id!r} of {reply.name!r} is awaited')
+            reply.name = self.name
         header = content_header(len(body), self.id, RAW if self.raw else MSGPACK,
                                 reply_to, **self._properties)
         await queue._until(_Link.send, self.name, (header, body, self.id), self._delay)
@@ -543,7 +538,8 @@ def _reply_received(awaited, header, body):
             logger.warning('task %s failed, and nobody awaits it any more', ident)
         return
     if 'part' in headers:
-        following = awaited[ident] = _Reply(reply.name)
+        following = awaited[ident] = asyncio.Future()
+        following.name = reply.name
     _settle(reply, (headers, body, following))
 
 
@@ -869,10 +865,10 @@ class _Channel:
         """Publish to the default exchange; the future is False for what came back."""
         if len(header) > self.room:
             raise ValueError(f'{len(header)} bytes of headers, the limit: {self.room}')
-        head = frame(HEADER, self.number, header)
-        self.connection.send(_publish_frame(self.number, routing_key), head, *(
-            frame(BODY, self.number, body[at:at + self.room])
-            for at in range(0, len(body), self.room)))
+        self.connection.send(_publish_frame(self.number, routing_key))
+        self.connection.send(frame(HEADER, self.number, header))
+        for at in range(0, len(body), self.room):
+            self.connection.send(frame(BODY, self.number, body[at:at + self.room]))
         future = asyncio.Future()
         self.unconfirmed[next(self.tags)] = future, (routing_key, correlation_id)
         return future
@@ -1005,14 +1001,14 @@ class _Connection(AmqpProtocol):  # type: ignore[misc]
         self.transport.write(marshal(amqp.Connection.CloseOk(), 0))
         self.link.drop(Refused(frame.reply_text, frame.reply_code))
 
-    def send(self, *frames):
+    def send(self, frame):
         """Write after all that can run now: one system call for many frames.
 
         Not for all of them: the broker works on the first while we make the next.
         """
         if not self.outgoing:
             asyncio.get_running_loop().call_soon(self.flush)
-        self.outgoing += frames
+        self.outgoing.append(frame)
         if len(self.outgoing) > MANY:
             self.flush()
 
@@ -1066,7 +1062,7 @@ def content_header(size: int, correlation_id: str, content_type: str,
     That is class, weight, size, the flags that say which properties follow, and these,
     each after its length. Nearly every message has the same few.
     """
-    if any(unusual.values()):
+    if unusual:
         return pack_properties(size, {
             'content_type': content_type, 'correlation_id': correlation_id,
             'delivery_mode': 2, 'reply_to': reply_to, **unusual})
@@ -1145,6 +1141,7 @@ def _number(header):
     return header if isinstance(header, int) else 0
 
 
+@functools.lru_cache(1024)
 def _check_name(name):
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError("a queue name, as in @q.on('name'), is a str of up to 230 "
