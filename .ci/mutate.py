@@ -155,7 +155,7 @@ def run(tests: str, source: str, port: int, private_port: int) -> str:
         (folder / 'aioqueue.py').write_text(source)
         process = subprocess.Popen(
             [sys.executable, '-m', 'pytest', '-xq', '-p', 'no:cacheprovider',
-             '--timeout=60', 'test_aioqueue.py', '-k', tests],
+             '--timeout=45', 'test_aioqueue.py', '-k', tests],
             env={**os.environ, 'PORT': str(port), 'PRIVATE_PORT': str(private_port)},
             cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True)
