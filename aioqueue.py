@@ -496,36 +496,38 @@ class Task:
         `RemoteException` if the handler failed, `TimeoutError` after `timeout` seconds
         (a later call can still get it), `ConnectionError` when the Queue is closed.
         """
+        parts: list[Any] = []
+        value, reply = None, self._reply
         async with NO_LIMIT if timeout is None else asyncio.timeout(timeout):
-            *parts, value = [value async for _, value in self._replies()] or [None]
+            while reply:
+                part, value, reply = await self._take(reply)
+                if part == len(parts):  # another run of the handler begins at 0
+                    parts.append(value)
         return parts or value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        async for is_part, value in self._replies():
-            if is_part:
-                yield value
-
-    async def _replies(self):
-        """What was yielded, each as (True, value), then what was returned (False)."""
         count, reply = 0, self._reply
         while reply:
-            # Only a weak reference leads from the Queue to what is awaited here.
-            waiter = asyncio.current_task()
-            self._queue._waiting.add(waiter)
-            try:
-                headers, body, reply = await asyncio.shield(reply)
-            finally:
-                self._queue._waiting.discard(waiter)
-            if headers is None:
-                raise body
-            error, value = unpack(body)
-            if error is not None:
-                raise RemoteException(error, *map(headers.get, ('type', 'traceback')))
-            if reply is None:
-                yield False, value
-            elif headers['part'] == count:  # another run of the handler begins at 0
+            part, value, reply = await self._take(reply)
+            if part == count:
                 count += 1
-                yield True, value
+                yield value
+
+    async def _take(self, reply):
+        """Await a reply: the number of a part or None, the value, the next reply."""
+        # Only a weak reference leads from the Queue to what is awaited here.
+        waiter = asyncio.current_task()
+        self._queue._waiting.add(waiter)
+        try:
+            headers, body, following = await asyncio.shield(reply)
+        finally:
+            self._queue._waiting.discard(waiter)
+        if headers is None:
+            raise body.with_traceback(None)  # without that of an earlier raise
+        error, value = unpack(body)
+        if error is not None:
+            raise RemoteException(error, headers.get('type'), headers.get('traceback'))
+        return headers.get('part'), value, following
 
 
 def _reply_received(awaited, header, body):
