@@ -189,11 +189,12 @@ class Queue:
         self._waiting: set[Any] = set()
         # A Queue is open while its supervisor runs. Then `_link` is the link while one
         # is up, `_up` the future of this or the next one, and `_consumed` says from
-        # which queues each link consumes.
+        # which queues each link consumes. It closes in two steps: `_closing`, no new
+        # tasks; `_stopped`, no more waiting for those that run.
         self._supervisor: Any = None
         self._link: _Link | None = None
         self._consumed: dict[str, _Consumer] = {}
-        self._started = self._closing = False
+        self._started = self._closing = self._stopped = False
 
     def on(self, name: str, raw: bool = False, prefetch_count: int = 10, *,
            retries: int = 0, retry_delay: float = 1.0, timeout: float | None = None,
@@ -251,7 +252,7 @@ class Queue:
         if self._closing:
             await self.close()
         if self._supervisor is None or self._supervisor.done():
-            self._closing = self._replying = False
+            self._closing = self._stopped = self._replying = False
             self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
             self._up: asyncio.Future[_Link] = asyncio.Future()
             self._supervisor = asyncio.create_task(self._supervise())
@@ -319,7 +320,8 @@ class Queue:
         if self._link:
             self._link.cancel()
         await _ended(*self._running, timeout=timeout)
-        if not supervisor.cancelling():
+        if not self._stopped:  # a second close() doesn't cut the first one short
+            self._stopped = True
             for work in (*self._running, supervisor):
                 work.cancel()
         await _ended(supervisor, *self._running, timeout=2 * CLOSE_DEADLINE)
