@@ -68,7 +68,7 @@ MUTATIONS = [
     # Task: results and parts.
     ('tasks_with_one_id', 'queue._awaited.setdefault(self.id, _Reply(self.name))',
      'queue._awaited[self.id] = _Reply(self.name)'),
-    ('of_another_queue', 'if reply.name != self.name:', 'if False:'),
+    ('tasks_with_one_id', 'if reply.name != self.name:', 'if False:'),
     ('who_awaits', 'self._queue._waiting.add(waiter)', 'pass'),
     ('same_each_time', 'await asyncio.shield(reply)', 'await reply'),
     ('repeat_no_part', "elif headers['part'] == count:", 'else:'),
