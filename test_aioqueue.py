@@ -1760,6 +1760,7 @@ async def test_a_deleted_queue_loses_no_task_and_is_consumed_again(name, worker,
         results = await asyncio.gather(*(worker.call(number) for number in range(100)))
         assert results == [*range(100)]
         await broker.delete(name)
+        await broker.until(name, consumers=1)  # again
     assert await worker.call('again') == 'again'
 
 
