@@ -91,7 +91,7 @@ MUTATIONS = [
     ('caller_is_gone_the', 'if not await self._send_part(value):', 'if False:'),
     ('caller_is_gone_the and plain', 'threadsafe(part, loop).result():',
      'threadsafe(part, loop).result() and False:'),
-    ('caller_of_0_2', "if 'content_type' not in self._properties:", 'if False:'),
+    ('replies_look', "if 'content_type' not in self._properties:", 'if False:'),
     ('replies_look', "or self._reply_to.startswith('amq.rabbitmq.reply-to.')", ''),
     ('longest_error', 'room = self._channel.room // 16', 'room = 10**6'),
     ('retries_wait', 'self.attempt <= self._handler.retries',
