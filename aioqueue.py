@@ -265,13 +265,15 @@ class Queue:
         Raises what `connect()` raises, and `Refused` if the broker refuses a queue: one
         that exists with other arguments, for instance. Then the Queue is closed.
         """
+        started = self._started
         try:
             await self.connect()
             self._started = True
             self._consumed |= self._handlers
             await self._until(_Link.consume)
         except BaseException:
-            await self.close()
+            if not started:
+                await self.close()
             raise
         logger.info('consuming from %s', ', '.join(self._handlers))
 

@@ -580,7 +580,7 @@ async def test_a_second_signal_ends_a_worker_at_once(name, caller, spawn, broker
     assert 'cancelled' not in output
 
 
-async def test_start_tells_a_person_what_it_does(name, caller, spawn):  # new
+async def test_start_tells_a_person_what_it_does(name, caller, spawn):
     process = await spawn(name)
     await says(process, f'connected to 127.0.0.1:{PORT}')
     await says(process, f'consuming from {name}')
@@ -607,6 +607,18 @@ async def test_connect_and_start_async_are_idempotent(name, worker, broker):
     await worker.q.close()
     await worker.q.start_async()
     assert await broker.look(name) == {'messages': 0, 'consumers': 1}
+
+
+async def test_a_second_start_that_is_cancelled_stops_nothing(name, queues, caller):
+    async with Forwarder() as forwarder:
+        worker = Worker(queues, name, forwarder.port)
+        await worker.start()
+        forwarder.cut(down=True)
+        await true(lambda: not worker.q.connected)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(worker.q.start_async(), 0.2)
+        forwarder.down = False
+        assert await call(caller, name, 1) == 1
 
 
 def test_a_queue_made_outside_of_any_loop_serves_several():
@@ -791,7 +803,7 @@ async def test_a_result_that_msgpack_cannot_carry_is_a_failure(name, worker, bro
     error = await failure(worker.call('odd'))
     assert error.type == 'TypeError'
     assert 'object' in str(error)
-    assert worker.attempts == [1, 2]  # new
+    assert worker.attempts == [1, 2]
     await worker.task('odd', no_response=True)
     body, properties = await broker.get(f'{name}.dead')
     assert (msgpack.unpackb(body), properties.headers['type']) == ('odd', 'TypeError')
@@ -947,7 +959,7 @@ async def test_queues_and_tasks_look_as_documented(quorum, name, queues, broker)
 
 
 @QUEUES
-async def test_a_delay_queue_looks_as_documented(quorum, name, queues, broker):  # new
+async def test_a_delay_queue_looks_as_documented(quorum, name, queues, broker):
     await queues(quorum=quorum).task(name, delay=40)
     queue = delay_queue(name, 40_000)
     await broker.until(queue, messages=1)
@@ -1398,7 +1410,7 @@ async def test_a_body_that_cannot_be_decoded_is_a_dead_letter(name, worker, brok
         body, properties = await broker.get(f'{name}.dead')
         assert body == bad
         assert properties.headers['error']
-        assert properties.headers['attempts'] == 2  # new
+        assert properties.headers['attempts'] == 2
     assert await worker.call(1) == 1
     assert worker.data == [1]
 
