@@ -79,7 +79,7 @@ REPLY_QUEUE_EXPIRES = 3_600_000  # ms that replies wait for a lost caller to com
 DELAY_SLOT = 600  # seconds in which delayed tasks share a queue, see _Link.send()
 LONGEST_DELAY = 365 * 86_400  # seconds between retries; RabbitMQ takes up to ten years
 # A quorum queue counts deliveries. A task that was delivered this often without being
-# settled is taken to kill its workers; RabbitMQ 4 would drop it at 20, without a trace.
+# acknowledged is taken to kill its workers; RabbitMQ 4 would drop it at 20, silently.
 # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 DELIVERY_LIMIT = 10
 # Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
@@ -89,7 +89,7 @@ NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
 AT_LEAST_ONCE = {'x-dead-letter-strategy': 'at-least-once',
                  'x-overflow': 'reject-publish'}
-REFUSED_PAUSE = 5  # seconds until a refused retry or dead letter is sent again
+REFUSED_PAUSE = 5  # seconds until a refused dead letter is sent again
 NO_LIMIT = contextlib.nullcontext()  # asyncio.timeout(None) costs 2 µs more
 
 NAME = re.compile(r'(?!amq\.)[a-zA-Z0-9\-_.:@#,/+ ]{1,230}')  # .delay.MS.N has room
@@ -263,7 +263,8 @@ class Queue:
         """Connect, declare the queue of every handler and consume from it.
 
         Raises what `connect()` raises, and `Refused` if the broker refuses a queue: one
-        that exists with other arguments, for instance. Then the Queue is closed.
+        that exists with other arguments, for instance. If it was the first start, the
+        Queue is closed then.
         """
         started = self._started
         try:
@@ -310,7 +311,8 @@ class Queue:
         Handlers that still run after `timeout` seconds are cancelled (but for threads,
         which can't be), and the broker gives their tasks to another worker. Results
         still awaited and sends still waiting for the broker raise `ConnectionError`.
-        Does nothing if that is done; when it is cancelled, a second call goes on.
+        Does nothing if that is done; when it is cancelled, a second call goes on. In a
+        handler it waits for that handler, too, until `timeout`.
         """
         supervisor = self._supervisor
         if supervisor is None or supervisor.done():
@@ -986,7 +988,7 @@ class _Connection(AmqpProtocol):  # type: ignore[misc]
         super().__init__(client_properties=properties, **options)
         self.link, self.transport = link, None
         self.numbered: dict[int, _Channel] = {}
-        self.acked = 0  # delivery tag of the latest delivery settled in their order
+        self.acked = 0  # all up to this delivery tag, when frames go out
         self.outgoing: list[bytes] = []
         self.incomplete = b''
         link.connections.append(self)
