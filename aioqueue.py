@@ -147,7 +147,6 @@ class _Consumer:
     timeout: float | None = None
 
     def __post_init__(self):
-        """Make what belongs to an event loop."""
         self.slots = asyncio.Semaphore(self.prefetch_count)
 
 
@@ -183,18 +182,13 @@ class Queue:
         self._addresses = [_address(each, port, ssl, connect_kwargs) for each in hosts]
         self._retry, self._quorum = retry, {'x-queue-type': 'quorum'} if quorum else {}
         self._handlers: dict[str, _Consumer] = {}
-        self._running: set[Any] = set()
-        # The next reply to each task, as long as somebody has the task or waits for it.
-        self._awaited: Any = weakref.WeakValueDictionary()
-        self._waiting: set[Any] = set()
         # A Queue is open while its supervisor runs. Then `_link` is the link while one
         # is up, `_up` the future of this or the next one, and `_consumed` says from
         # which queues each link consumes. It closes in two steps: `_closing`, no new
         # tasks; `_stopped`, no more waiting for those that run.
         self._supervisor: Any = None
         self._link: _Link | None = None
-        self._consumed: dict[str, _Consumer] = {}
-        self._started = self._closing = self._stopped = False
+        self._started = self._closing = False
 
     def on(self, name: str, raw: bool = False, prefetch_count: int = 10, *,
            retries: int = 0, retry_delay: float = 1.0, timeout: float | None = None,
@@ -214,10 +208,9 @@ class Queue:
         one queue, `RuntimeError` after the start.
         """
         _check_name(name)
-        if not 1 <= prefetch_count <= 65535:
-            raise ValueError(f'prefetch_count is 1 to 65535, not {prefetch_count}')
-        if not (retries >= 0 and retry_delay >= 0):
-            raise ValueError('neither retries nor retry_delay can be negative')
+        if not (1 <= prefetch_count <= 65535 and retries >= 0 and retry_delay >= 0):
+            raise ValueError('prefetch_count is 1 to 65535, and neither retries nor '
+                             'retry_delay is negative')
         if self._started:
             raise RuntimeError(f'register the handler of {name!r} before the start')
 
@@ -252,7 +245,12 @@ class Queue:
         if self._closing:
             await self.close()
         if self._supervisor is None or self._supervisor.done():
-            self._closing = self._stopped = self._replying = False
+            self._closing = self._stopped = False
+            self._consumed: dict[str, _Consumer] = {}
+            self._running: set[Any] = set()
+            # The next reply to each task that somebody has, and those who wait for it.
+            self._awaited: Any = weakref.WeakValueDictionary()
+            self._waiting: set[Any] = set()
             self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
             self._up: asyncio.Future[_Link] = asyncio.Future()
             self._supervisor = asyncio.create_task(self._supervise())
@@ -291,18 +289,14 @@ class Queue:
         asyncio.run(self._serve())
 
     async def _serve(self):
-        main, signals = asyncio.current_task(), (signal.SIGINT, signal.SIGTERM)
-
-        def stop():
-            main.cancel()
-            for signum in signals:
-                signal.signal(signum, signal.SIG_DFL)  # a second one ends the process
-
-        for signum in signals:
-            asyncio.get_running_loop().add_signal_handler(signum, stop)
+        loop, main = asyncio.get_running_loop(), asyncio.current_task()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, main.cancel)
         with contextlib.suppress(asyncio.CancelledError):
             await self.start_async()
             await _ended(self._supervisor)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_DFL)  # a second one ends the process
         await self.close()
 
     async def close(self, timeout: float = 30) -> None:
@@ -333,15 +327,10 @@ class Queue:
     def _closed(self, _):
         """The supervisor has ended: by `close()`, with the event loop, or in vain."""
         self._link, self._started = None, False
-        self._consumed.clear()
-        self._running.clear()
-        for handler in self._handlers.values():
-            handler.__post_init__()
         closed = ConnectionError('the Queue was closed; connect() opens it again')
         _settle(self._up, closed)
         for reply in list(self._awaited.values()):
             _settle(reply, (None, closed, None))
-        self._awaited.clear()
 
     async def __aenter__(self) -> Self:
         await self.start_async()
@@ -377,11 +366,9 @@ class Queue:
             id = os.urandom(16).hex()
         elif not isinstance(id, str) or not 0 < len(id.encode()) < 256:
             raise ValueError(f'id is a str of 1 to 255 bytes, not {id!r}')
-        properties: dict[str, Any] = {}
-        if headers or priority or expires is not None:
-            properties = {'headers': headers, 'priority': priority}
-        if expires is not None:
-            properties['expiration'] = str(round(expires * 1000))
+        properties = {
+            'headers': headers, 'priority': priority,
+            'expiration': None if expires is None else str(round(expires * 1000))}
         task = Task(self, name, data, no_response, raw, id, delay, properties)
         await task.retry()
         return task
@@ -394,36 +381,35 @@ class Queue:
         Whatever dies, all of it is dropped and built again. Who waits for a confirm
         sends again then; replies have waited in their queue.
         """
-        starting, clock = True, asyncio.get_running_loop().time
-        while True:
-            began, failures = clock(), []
-            for address in self._addresses:
-                link = _Link(self, address)
-                try:
-                    await link.open()
-                    self._link, starting = link, False
-                    _settle(self._up, link)
-                    logger.info('connected to %s', link.address)
-                    await _outcome(link.broken)
-                except Exception as error:
-                    link.drop(error)
-                except asyncio.CancelledError:
-                    if self._closing:  # or the event loop ends, and aioamqp with it
-                        await _ended(*self._running, timeout=CLOSE_DEADLINE)
-                        await link.close()
-                    link.drop(ConnectionError('closed'))
-                    raise
-                failures.append(link.broken.exception())  # what came first
-                logger.warning('no connection to %s: %r', link.address, failures[-1])
-                if self._quorum and not starting:
-                    await asyncio.sleep(1)  # RabbitMQ 3.10 forgets tasks in elections
-            refusals = [failure for failure in failures if _is_final(failure)]
-            if starting and (refusals or self._retry is False):
-                _settle(self._up, (refusals or failures)[-1])
-                return
-            # Not more often than every `retry` seconds, so after a while at once.
-            pause = 5 if self._retry is False else self._retry
-            await asyncio.sleep(began + pause - clock())
+        starting, refusal, clock = True, None, asyncio.get_running_loop().time
+        for count, address in enumerate(itertools.cycle(self._addresses), 1):
+            began, link = clock(), _Link(self, address)
+            try:
+                await link.open()
+                self._link, starting = link, False
+                _settle(self._up, link)
+                logger.info('connected to %s', link.address)
+                await _outcome(link.broken)
+            except Exception as error:
+                link.drop(error)
+            except asyncio.CancelledError:
+                if self._closing:  # or the event loop ends, and aioamqp with it
+                    await _ended(*self._running, timeout=CLOSE_DEADLINE)
+                    await link.close()
+                link.drop(ConnectionError('closed'))
+                raise
+            why = link.broken.exception()  # what came first
+            logger.warning('no connection to %s: %r', link.address, why)
+            refusal = why if _is_final(why) else refusal
+            if self._quorum and not starting:
+                await asyncio.sleep(1)  # RabbitMQ 3.10 forgets tasks in elections
+            if count % len(self._addresses) == 0:  # all were tried
+                if starting and (refusal or self._retry is False):
+                    _settle(self._up, refusal or why)
+                    return
+                # Not more often than every `retry` seconds, so after a while at once.
+                pause = 5 if self._retry is False else self._retry
+                await asyncio.sleep(began + pause - clock())
 
     async def _until(self, call, *args):
         """`call(link, *args)` with this link, or else with the next."""
@@ -437,13 +423,10 @@ class Queue:
     async def _consume_replies(self):
         """Declare the reply queue when it is first needed, and consume from it."""
         arguments = self._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
+        declare = _declare(self._reply_queue, arguments)
+        await self._until(lambda link: link.channel(2).call(declare))
         self._consumed[self._reply_queue] = _Consumer(arguments, prefetch_count=0)
-        try:
-            await self._until(_Link.consume)
-            self._replying = True
-        except Refused:  # then the next link does without it
-            del self._consumed[self._reply_queue]
-            raise
+        await self._until(_Link.consume)
 
     def _received(self, channel, name, delivery_tag, header, body):
         """A message has come from one of the queues that are consumed."""
@@ -483,7 +466,7 @@ class Task:
             # From asyncio.run() in a plain handler, say: it would wait for ever.
             raise RuntimeError('a thread sends with asyncio.run_coroutine_threadsafe()')
         if not self.no_response:
-            if not queue._replying:
+            if queue._reply_queue not in queue._consumed:
                 await queue._consume_replies()
             reply_to = queue._reply_queue
             reply = queue._awaited.setdefault(self.id, asyncio.Future())
@@ -521,13 +504,11 @@ class Task:
 
     async def _take(self, reply):
         """Await a reply: the number of a part or None, the value, the next reply."""
-        # Only a weak reference leads from the Queue to what is awaited here.
-        waiter = asyncio.current_task()
-        self._queue._waiting.add(waiter)
-        try:
-            headers, body, following = await asyncio.shield(reply)
-        finally:
-            self._queue._waiting.discard(waiter)
+        waiting = asyncio.shield(reply)
+        if not reply.done():  # else no strong reference would lead from the Queue to us
+            self._queue._waiting.add(waiting)
+            waiting.add_done_callback(self._queue._waiting.discard)
+        headers, body, following = await waiting
         if headers is None:
             raise body.with_traceback(None)  # without that of an earlier raise
         error, value = unpack(body)
@@ -768,10 +749,8 @@ class _Link:
         was. All that were unconfirmed are sent again, one at a time: what is refused
         alone is the culprit.
         """
-        try:
+        with contextlib.suppress(Refused):
             return await self.channel(1).publish(queue, *message)
-        except Refused as error:
-            refused = error
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             async with self.alone:
@@ -801,7 +780,7 @@ class _Link:
 
     async def consume(self):
         """Declare all queues that the Queue consumes by now, and consume from them."""
-        for name, consumer in list(self.queue._consumed.items()):
+        for name, consumer in self.queue._consumed.items():
             if name not in self.consumers:
                 # Only quorum queues take this, since RabbitMQ 4.3; it is in ms.
                 # https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
@@ -812,9 +791,17 @@ class _Link:
                 qos = amqp.Basic.Qos(prefetch_count=consumer.prefetch_count)
                 methods = _declare(name, consumer.arguments), qos, consume
                 self.consumers[name] = list(map(self.consuming.call, methods))
-            for answer in self.consumers[name]:
-                await _outcome(answer)
+        for answer in itertools.chain(*self.consumers.values()):
+            await _outcome(answer)
         self.cancel()  # it closes, perhaps
+
+    async def consume_again(self, name):
+        """The broker has ended a consumer: its queue was deleted, or its node died."""
+        logger.warning('the broker ended the consumer of %r', name)
+        await asyncio.sleep(0.5)  # RabbitMQ 4.3 stumbles over one that is going away
+        self.consumers.pop(name, None)
+        with contextlib.suppress(ConnectionError, Refused):  # either drops us
+            await self.consume()
 
     def cancel(self):
         """Consume no more from what the Queue doesn't any more."""
@@ -934,9 +921,7 @@ class _Channel:
             if self is link.consuming:
                 link.drop(self.closed)
         elif isinstance(method, amqp.Basic.Cancel):
-            # The queue was deleted, or its node died: the channel stays, but deaf.
-            why = f'the broker ended the consumer of {method.consumer_tag!r}'
-            link.drop(ConnectionError(why))
+            asyncio.create_task(link.consume_again(method.consumer_tag))
         else:
             _settle(self.calls.popleft(), method)
 
@@ -1070,7 +1055,7 @@ def content_header(size: int, correlation_id: str, content_type: str,
     That is class, weight, size, the flags that say which properties follow, and these,
     each after its length. Nearly every message has the same few.
     """
-    if unusual:
+    if any(unusual.values()):
         return pack_properties(size, {
             'content_type': content_type, 'correlation_id': correlation_id,
             'delivery_mode': 2, 'reply_to': reply_to, **unusual})

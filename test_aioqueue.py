@@ -1778,6 +1778,22 @@ async def test_a_deleted_queue_loses_no_task_and_is_consumed_again(name, worker,
     assert await worker.call('again') == 'again'
 
 
+@QUEUES
+async def test_a_consumer_that_the_broker_ends_costs_its_neighbours_nothing(
+        quorum, name, queues, caller, broker):
+    worker, other = Worker(queues, name, quorum=quorum), f'{name}.x'
+    worker.q.on(other)(lambda data: data)
+    await worker.start()
+    task = await worker.task('wait')
+    await true(lambda: worker.runs)
+    await broker.delete(other)
+    await broker.until(other, consumers=1)
+    assert await call(caller, other, 1) == 1
+    worker.opened = 1
+    assert await task.result(DEADLINE) == 'wait'
+    assert len(worker.runs) == 1
+
+
 async def test_a_reply_queue_deleted_meanwhile_comes_back(name, caller, broker):
     await caller.task(name)
     reply_to = (await broker.get(name))[1].reply_to
