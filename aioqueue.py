@@ -366,9 +366,10 @@ class Queue:
             id = os.urandom(16).hex()
         elif not isinstance(id, str) or not 0 < len(id.encode()) < 256:
             raise ValueError(f'id is a str of 1 to 255 bytes, not {id!r}')
-        properties = {
-            'headers': headers, 'priority': priority,
-            'expiration': None if expires is None else str(round(expires * 1000))}
+        properties: dict[str, Any] = {}
+        if headers or priority or expires is not None:
+            ms = None if expires is None else str(round(expires * 1000))
+            properties = {'headers': headers, 'priority': priority, 'expiration': ms}
         task = Task(self, name, data, no_response, raw, id, delay, properties)
         await task.retry()
         return task
@@ -462,9 +463,6 @@ class Task:
         body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
         if not (queue._link or queue._closing):
             await queue.connect()
-        if queue._supervisor.get_loop() is not asyncio.get_running_loop():
-            # From asyncio.run() in a plain handler, say: it would wait for ever.
-            raise RuntimeError('a thread sends with asyncio.run_coroutine_threadsafe()')
         if not self.no_response:
             if queue._reply_queue not in queue._consumed:
                 await queue._consume_replies()
@@ -749,8 +747,10 @@ class _Link:
         was. All that were unconfirmed are sent again, one at a time: what is refused
         alone is the culprit.
         """
-        with contextlib.suppress(Refused):
+        try:
             return await self.channel(1).publish(queue, *message)
+        except Refused:
+            pass  # it, or another one
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             async with self.alone:
@@ -853,7 +853,7 @@ class _Channel:
         if self.connection.link.broken.done():
             raise ConnectionError('connection lost')
         self.connection.send(marshal(method, self.number))
-        self.calls.append(asyncio.Future())
+        self.calls.append(self.connection._loop.create_future())
         return self.calls[-1]
 
     def publish(self, routing_key, header, body, correlation_id):
@@ -864,7 +864,7 @@ class _Channel:
         self.connection.send(frame(HEADER, self.number, header))
         for at in range(0, len(body), self.room):
             self.connection.send(frame(BODY, self.number, body[at:at + self.room]))
-        future = asyncio.Future()
+        future = self.connection._loop.create_future()
         self.unconfirmed[next(self.tags)] = future, (routing_key, correlation_id)
         return future
 
@@ -1000,7 +1000,7 @@ class _Connection(AmqpProtocol):  # type: ignore[misc]
         Not for all of them: the broker works on the first while we make the next.
         """
         if not self.outgoing:
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._loop.call_soon(self.flush)
         self.outgoing.append(frame)
         if len(self.outgoing) > MANY:
             self.flush()
@@ -1055,7 +1055,7 @@ def content_header(size: int, correlation_id: str, content_type: str,
     That is class, weight, size, the flags that say which properties follow, and these,
     each after its length. Nearly every message has the same few.
     """
-    if any(unusual.values()):
+    if unusual:
         return pack_properties(size, {
             'content_type': content_type, 'correlation_id': correlation_id,
             'delivery_mode': 2, 'reply_to': reply_to, **unusual})

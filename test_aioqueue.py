@@ -1778,6 +1778,12 @@ async def test_a_deleted_queue_loses_no_task_and_is_consumed_again(name, worker,
     assert await worker.call('again') == 'again'
 
 
+async def test_a_thread_that_sends_from_a_loop_of_its_own_is_told(name, worker):
+    await worker.caller.connect()
+    await worker.start(lambda data: asyncio.run(worker.caller.task(f'{name}.x')))
+    assert 'different loop' in str(await failure(worker.call()))
+
+
 @QUEUES
 async def test_a_consumer_that_the_broker_ends_costs_its_neighbours_nothing(
         quorum, name, queues, caller, broker):
