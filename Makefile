@@ -63,5 +63,5 @@ $(VENV)/.lint: $(VENV)/.installed
 # Those that aioqueue is compared to need their own.
 .bench/.installed: setup.py | .bench/bin/pip
 	@.bench/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
-	    aio-pika celery taskiq taskiq-aio-pika
+	    aio-pika celery taskiq taskiq-aio-pika uvloop
 	@touch $@

@@ -4,8 +4,8 @@
     make bench ARGS='--module ../old'  # another aioqueue.py beside this one
     make bench ARGS='--only aioqueue --tasks 1000,1000000'  # does the cost of one grow?
 
-A worker and a caller process share the cores with the broker. The contenders take turns
-in every round, in another order each time. The rows:
+A worker and a caller process share the cores with the broker. The contenders (uvloop:
+aioqueue on it) take turns in every round, in another order each time. The rows:
 
 - enqueue: 50 at once send one small task after the other, and want no result.
 - drain: a worker with a prefetch of 100 and a handler that does nothing handles those.
@@ -35,8 +35,8 @@ import msgpack
 
 HOST = f'localhost:{os.environ.get("PORT", 5672)}'  # of `make bench PORT=...`
 URL = f'amqp://guest:guest@{HOST}/'
-LIBRARIES = (
-    'aioqueue', 'aio-pika', 'aioamqp', 'taskiq', 'taskiq-aio-pika', 'celery', 'msgpack')
+LIBRARIES = ('aioqueue', 'uvloop', 'aio-pika', 'aioamqp', 'taskiq', 'taskiq-aio-pika',
+             'celery', 'msgpack')
 AT_ONCE = 50
 PREFETCH = 100
 CALLS = ('call', 'latency')
@@ -57,7 +57,6 @@ def task(number):
 
 class Contender:
     """What can `connect` (as a worker, too), `send`, and `call`: await a result."""
-
     rows = ('enqueue', *CALLS)
     quick = False  # one that needs four times as many tasks to take a second
 
@@ -330,8 +329,8 @@ class Limit(Contender):
 
 
 CONTENDERS = {
-    'aioqueue': Aioqueue, 'aio-pika': AioPika, 'aioamqp': Aioamqp, 'taskiq': Taskiq,
-    'celery': Celery, 'limit': Limit}
+    'aioqueue': Aioqueue, 'uvloop': Aioqueue, 'aio-pika': AioPika, 'aioamqp': Aioamqp,
+    'taskiq': Taskiq, 'celery': Celery, 'limit': Limit}
 
 
 def now():
@@ -495,6 +494,7 @@ def main():
 
 if __name__ == '__main__':
     if sys.argv[1:2] in (['caller'], ['worker']):
-        asyncio.run(child(*sys.argv[1:]))
+        loop = 'uvloop' if sys.argv[2] == 'uvloop' else 'asyncio'
+        importlib.import_module(loop).run(child(*sys.argv[1:]))
     else:
         sys.exit(main())
