@@ -134,20 +134,18 @@ class Refused(Exception):
 
 
 @dataclasses.dataclass
-class _Consumer:
-    """What was registered with `Queue.on()`; the one of replies has no function."""
+class _Settings:
+    """Those of a queue, and of its handler if it has one: see `Queue.on()`."""
 
     arguments: dict[str, Any]
-    prefetch_count: int
+    prefetch_count: int = 0
     function: Callable[..., Any] | None = None
     is_async: bool = False
     raw: bool = False
     retries: int = 0
     retry_delay: float = 0
     timeout: float | None = None
-
-    def __post_init__(self):
-        self.slots = asyncio.Semaphore(self.prefetch_count)
+    slots: Any = None  # a semaphore
 
 
 class Queue:
@@ -157,10 +155,10 @@ class Queue:
     (percent-encoded), or a list of either: the nodes of one cluster, tried in turn.
     `port` is 5672, or 5671 with TLS. `ssl` is True or an `ssl.SSLContext`. `log_level`
     sets the level of the logger `aioqueue`. `retry` is the number of seconds between
-    attempts to connect; with False the first failure on start-up raises. `quorum=True`
-    makes every queue declared here a quorum queue. `connect_kwargs` go to aioamqp:
-    `login`, `password`, `virtualhost`, `heartbeat` (seconds, at least 1), `frame_max`
-    (bytes, at least 8192), `channel_max`, `client_properties`.
+    attempts to connect; with False the start raises when all hosts have failed once.
+    `quorum=True` makes every queue declared here a quorum queue. `connect_kwargs` go to
+    aioamqp: `login`, `password`, `virtualhost`, `heartbeat` (seconds, at least 1),
+    `frame_max` (bytes, at least 8192), `channel_max`, `client_properties`.
 
     Raises `TypeError` or `ValueError` for what can't be used.
     """
@@ -181,7 +179,7 @@ class Queue:
             raise ValueError('there is no host, or retry is negative')
         self._addresses = [_address(each, port, ssl, connect_kwargs) for each in hosts]
         self._retry, self._quorum = retry, {'x-queue-type': 'quorum'} if quorum else {}
-        self._handlers: dict[str, _Consumer] = {}
+        self._handlers: dict[str, _Settings] = {}
         # A Queue is open while its supervisor runs. Then `_link` is the link while one
         # is up, `_up` the future of this or the next one, and `_consumed` says from
         # which queues each link consumes. It closes in two steps: `_closing`, no new
@@ -222,7 +220,7 @@ class Queue:
             if timeout is not None and not is_async:
                 raise ValueError(f'timeout of {name!r}: a plain function runs in a '
                                  'thread, and no thread can be stopped; make it async')
-            self._handlers[name] = _Consumer(
+            self._handlers[name] = _Settings(
                 self._quorum | (arguments or {}), prefetch_count, function, is_async,
                 raw, retries, retry_delay, timeout)
             return function
@@ -246,7 +244,7 @@ class Queue:
             await self.close()
         if self._supervisor is None or self._supervisor.done():
             self._closing = self._stopped = False
-            self._consumed: dict[str, _Consumer] = {}
+            self._consumed: dict[str, _Settings] = {}
             self._running: set[Any] = set()
             # The next reply to each task that somebody has, and those who wait for it.
             self._awaited: Any = weakref.WeakValueDictionary()
@@ -268,8 +266,7 @@ class Queue:
         try:
             await self.connect()
             self._started = True
-            self._consumed |= self._handlers
-            await self._until(_Link.consume)
+            await self._consume(self._handlers)
         except BaseException:
             if not started:
                 await self.close()
@@ -318,7 +315,7 @@ class Queue:
         if self._link:
             self._link.cancel()
         await _ended(*self._running, timeout=timeout)
-        if not self._stopped:  # a second close() doesn't cut the first one short
+        if not (self._stopped or supervisor.done()):  # another close() may be further
             self._stopped = True
             for work in (*self._running, supervisor):
                 work.cancel()
@@ -354,8 +351,8 @@ class Queue:
 
         Connects when needed, and waits for the broker as long as it takes. Raises
         what msgpack and pamqp raise for what can't be sent (`TypeError`, for instance),
-        `ValueError` also when a task of another queue with this id is awaited here,
-        `Refused` for what the broker refuses (a message too large, a full queue),
+        `ValueError` also when a task of another queue with this id is awaited here, or
+        one of a generator that has begun, `Refused` for what the broker refuses (a message too large, a full queue),
         `ConnectionError` when the Queue is closed.
         """
         _check_name(name)
@@ -421,13 +418,18 @@ class Queue:
             except ConnectionError:
                 continue  # it was lost meanwhile
 
-    async def _consume_replies(self):
-        """Declare the reply queue when it is first needed, and consume from it."""
-        arguments = self._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
-        declare = _declare(self._reply_queue, arguments)
-        await self._until(lambda link: link.channel(2).call(declare))
-        self._consumed[self._reply_queue] = _Consumer(arguments, prefetch_count=0)
-        await self._until(_Link.consume)
+    async def _consume(self, queues):
+        """Declare queues, then consume from them: with this link, and with the next."""
+        for name, settings in queues.items():
+            settings.slots = asyncio.Semaphore(settings.prefetch_count)
+            await self._until(_Link.call, _declare(name, settings.arguments))
+        self._consumed |= queues
+        try:
+            await self._until(_Link.consume)
+        except Refused:
+            for name in queues:
+                self._consumed.pop(name, None)  # or each link would fall over it
+            raise
 
     def _received(self, channel, name, delivery_tag, header, body):
         """A message has come from one of the queues that are consumed."""
@@ -459,18 +461,20 @@ class Task:
 
     async def retry(self) -> None:
         """Send the task again, with the same id. Raises what `Queue.task()` raises."""
-        queue, reply, reply_to = self._queue, None, ''
+        queue, reply, reply_to = self._queue, self._reply, ''
         body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
         if not (queue._link or queue._closing):
             await queue.connect()
         if not self.no_response:
             if queue._reply_queue not in queue._consumed:
-                await queue._consume_replies()
+                arguments = queue._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
+                await queue._consume({queue._reply_queue: _Settings(arguments)})
             reply_to = queue._reply_queue
-            reply = queue._awaited.setdefault(self.id, asyncio.Future())
-            if getattr(reply, 'name', self.name) != self.name:  # no reply says to which
-                raise ValueError(f'a task {self.id!r} of {reply.name!r} is awaited')
-            reply.name = self.name
+            if reply is None or self.id not in queue._awaited:  # else more of it comes
+                reply = queue._awaited.setdefault(self.id, asyncio.Future())
+                if getattr(reply, 'name', self.name) != self.name:  # no reply says it
+                    raise ValueError(f'a task {self.id!r} of {reply.name} is awaited')
+                reply.name = self.name
         header = content_header(len(body), self.id, RAW if self.raw else MSGPACK,
                                 reply_to, **self._properties)
         await queue._until(_Link.send, self.name, (header, body, self.id), self._delay)
@@ -526,7 +530,7 @@ def _reply_received(awaited, header, body):
         return
     if 'part' in headers:
         following = awaited[ident] = asyncio.Future()
-        following.name = reply.name
+        following.name = 'a generator'
     _settle(reply, (headers, body, following))
 
 
@@ -539,7 +543,7 @@ class Delivery:
     def __init__(self, queue, channel, name, delivery_tag, header, body) -> None:
         self._queue, self._channel, self._tag = queue, channel, delivery_tag
         self._body, self._properties = body, unpack_properties(header)
-        self._handler: _Consumer = queue._handlers[name]
+        self._handler: _Settings = queue._handlers[name]
         self._reply_to: str = self._properties.get('reply_to', '')
         self._parts = 0  # that a generator has yielded
         self.name: str = name
@@ -555,7 +559,7 @@ class Delivery:
         current.set(self)
         try:
             async with self._handler.slots:  # tasks of a lost connection may still run
-                if not self._queue._closing:
+                if not (self._queue._closing or self._channel.closed):
                     await self._process()
                     self._channel.ack(self._tag)
         finally:
@@ -578,6 +582,7 @@ class Delivery:
             failure = error
             if timeout is not None and limit.expired():
                 failure = TimeoutError(f'it ran longer than {timeout} seconds')
+                failure.__cause__ = error  # its traceback says where
             await self._fail(failure)
 
     async def _call(self):
@@ -676,9 +681,9 @@ class _Link:
     connection of its own, a worker's acknowledgements still drain the queues then.
     https://www.rabbitmq.com/docs/alarms
 
-    The first has channel 1 for messages, 2 for declarations, 3 for messages that may be
-    refused; each is replaced when the broker has closed it. The second has one channel
-    for all consumers: with that falls the link.
+    The first has channel 1 for messages and 2 for those that may be refused. The second
+    has channel 1 for all consumers, 2 for declarations. What the broker has closed is
+    replaced; but the link falls with the channel of the consumers.
     """
 
     def __init__(self, queue, options):
@@ -696,6 +701,7 @@ class _Link:
             async with asyncio.timeout(CONNECT_DEADLINE):
                 await aioamqp.connect(protocol_factory=factory, **self.options)
         self.consuming = _Channel(self.connections[1], 1)
+        await self.declare(self.queue._consumed)
         await self.consume()
 
     def drop(self, why):
@@ -711,11 +717,14 @@ class _Link:
             if connection.transport:
                 connection.transport.abort()
 
-    def channel(self, number):
-        channel = self.connections[0].numbered.get(number)
+    def channel(self, connection, number):
+        channel = self.connections[connection].numbered.get(number)
         if channel is None or channel.closed:
-            channel = _Channel(self.connections[0], number)
+            channel = _Channel(self.connections[connection], number)
         return channel
+
+    async def call(self, method):
+        return await self.channel(1, 2).call(method)
 
     async def send(self, name, message, delay=0):
         """Publish, and declare the queue if it doesn't exist.
@@ -736,7 +745,8 @@ class _Link:
                 now = time.time()
                 queue = f'{name}.delay.{ms}.{int(now // DELAY_SLOT)}'
             if not await self.publish(queue, message):
-                await self.declare(name, queue, ms)
+                own = self.queue._handlers.get(name) or _Settings(self.queue._quorum)
+                await self.declare({queue: self.delaying(name, ms), name: own})
             elif not ms or time.time() - now < DELAY_SLOT:
                 return
 
@@ -748,49 +758,49 @@ class _Link:
         alone is the culprit.
         """
         try:
-            return await self.channel(1).publish(queue, *message)
+            return await self.channel(0, 1).publish(queue, *message)
         except Refused:
             pass  # it, or another one
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             async with self.alone:
                 try:
-                    return await self.channel(3).publish(queue, *message)
+                    return await self.channel(0, 2).publish(queue, *message)
                 except Refused as error:
                     refused = error
             if refused.code or not self.queue._quorum:
                 break
         raise refused
 
-    async def declare(self, name, queue, ms):
-        """Make sure that a queue exists, and its delay queue of `ms` milliseconds."""
-        quorum, handler = self.queue._quorum, self.queue._handlers.get(name)
-        delaying = {
+    def delaying(self, name, ms):
+        """The queue that passes on to `name` what is `ms` old."""
+        quorum = self.queue._quorum
+        return _Settings({
             'x-message-ttl': ms, 'x-expires': ms + round(3_000 * DELAY_SLOT),
-            'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': name}
-        if quorum:
-            delaying |= quorum | AT_LEAST_ONCE
-        declared = {queue: delaying, name: handler.arguments if handler else quorum}
-        for each, arguments in declared.items():  # only one, if they are the same
+            'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': name,
+            **quorum, **(AT_LEAST_ONCE if quorum else {})})
+
+    async def declare(self, queues):
+        """Make sure that queues exist."""
+        for name, settings in list(queues.items()):
             try:
-                await self.channel(2).call(_declare(each, arguments))
+                await self.call(_declare(name, settings.arguments))
             except Refused as refused:
                 if 'inequivalent' not in str(refused):  # there with other arguments
                     raise
 
     async def consume(self):
-        """Declare all queues that the Queue consumes by now, and consume from them."""
-        for name, consumer in self.queue._consumed.items():
+        """Consume from all queues that the Queue consumes from by now."""
+        for name, settings in self.queue._consumed.items():
             if name not in self.consumers:
                 # Only quorum queues take this, since RabbitMQ 4.3; it is in ms.
                 # https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
-                quorum = consumer.arguments.get('x-queue-type') == 'quorum'
+                quorum = settings.arguments.get('x-queue-type') == 'quorum'
                 patience = {'x-consumer-timeout': 2**31 - 1} if quorum else {}
                 consume = amqp.Basic.Consume(
                     queue=name, consumer_tag=name, arguments=patience)
-                qos = amqp.Basic.Qos(prefetch_count=consumer.prefetch_count)
-                methods = _declare(name, consumer.arguments), qos, consume
-                self.consumers[name] = list(map(self.consuming.call, methods))
+                qos = amqp.Basic.Qos(prefetch_count=settings.prefetch_count)
+                self.consumers[name] = list(map(self.consuming.call, (qos, consume)))
         for answer in itertools.chain(*self.consumers.values()):
             await _outcome(answer)
         self.cancel()  # it closes, perhaps
@@ -798,10 +808,14 @@ class _Link:
     async def consume_again(self, name):
         """The broker has ended a consumer: its queue was deleted, or its node died."""
         logger.warning('the broker ended the consumer of %r', name)
-        await asyncio.sleep(0.5)  # RabbitMQ 4.3 stumbles over one that is going away
-        self.consumers.pop(name, None)
-        with contextlib.suppress(ConnectionError, Refused):  # either drops us
+        try:
+            if self.queue._quorum:  # RabbitMQ 4.3 stumbles over one that is going away
+                await asyncio.sleep(0.5)
+            await self.declare(self.queue._consumed)
+            self.consumers.pop(name, None)
             await self.consume()
+        except Exception as error:
+            self.drop(error)
 
     def cancel(self):
         """Consume no more from what the Queue doesn't any more."""

@@ -791,6 +791,7 @@ async def test_timeout_ends_a_run_that_takes_longer(parts, name, worker, broker)
     *got, error = await parts_of(await worker.task([1, 2, 'wait', 3]))
     assert got == [1, 2] * parts
     assert (error.type, str(error)) == ('TimeoutError', 'it ran longer than 0.2 seconds')
+    assert 'await true(step)' in error.traceback  # where it hung
     assert worker.attempts == [1, 1, 2]
     assert worker.closed.is_set()
     await worker.task(['wait'], no_response=True)
@@ -1242,6 +1243,29 @@ async def test_a_queue_is_refused_by_its_name(connect_first, arguments, name, qu
     assert raised.value.code == 406
 
 
+async def test_a_start_that_is_refused_runs_nothing(name, worker, broker):
+    await broker.declare(f'{name}.x', **{'x-max-length': 7})
+    await worker.task('early', no_response=True)
+    worker.q.on(name)(worker.function)
+    worker.q.on(f'{name}.x')(worker.function)
+    with pytest.raises(Refused):
+        await worker.q.start_async()
+    assert not worker.runs
+    await broker.until(name, messages=1)
+
+
+async def test_a_queue_that_is_declared_anew_with_other_arguments_is_consumed(name, queues, broker):
+    async with Forwarder() as forwarder:
+        worker = Worker(queues, name, forwarder.port)
+        await worker.start()
+        forwarder.cut(down=True)
+        await true(lambda: not worker.q.connected)
+        await broker.delete(name)
+        await broker.declare(name, **{'x-max-length': 7})
+        forwarder.down = False
+        assert await worker.call(1) == 1
+
+
 async def test_a_task_whose_queue_cannot_be_declared_is_refused(name, queues):
     q = queues()
     q.on(name, arguments={'x-max-length': 'no'})(print)
@@ -1615,6 +1639,52 @@ async def test_while_it_closes_tasks_go_elsewhere_at_once(worker, other):
     await closing
 
 
+async def test_what_a_lost_connection_had_delivered_is_not_begun(name, queues, caller, broker):
+    async with Forwarder() as forwarder:
+        worker = Worker(queues, name, forwarder.port)
+        await worker.start(prefetch_count=2)
+        tasks = [await caller.task(name, 'wait') for _ in range(2)]
+        await true(lambda: len(worker.runs) == 2)
+        for _ in range(3):
+            forwarder.cut()
+            await true(lambda: not worker.q.connected)
+            await true(lambda: worker.q.connected)
+            await broker.until(name, consumers=1, messages=0)  # they wait behind those that run
+        worker.opened = 1
+        assert [await task.result(DEADLINE) for task in tasks] == ['wait'] * 2
+        await true(lambda: len(worker.runs) == 4)
+        await worker.q.close()
+        assert len(worker.runs) == 4
+        await broker.until(name, messages=0)
+
+
+async def test_a_close_that_waits_spares_the_next_start(name, worker):
+    began, leave, cancelled = asyncio.Event(), asyncio.Event(), 0
+
+    async def stubborn(data):
+        nonlocal cancelled
+        began.set()
+        try:
+            await leave.wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            await leave.wait()
+
+    await worker.start(stubborn)
+    await worker.task()
+    await asyncio.wait_for(began.wait(), DEADLINE)
+    closing = asyncio.create_task(worker.q.close())
+    await asyncio.sleep(0)
+    await worker.q.close(timeout=0)
+    await worker.q.start_async()
+    await worker.task()
+    leave.set()
+    await asyncio.wait_for(closing, DEADLINE)
+    assert (worker.q.connected, cancelled) == (True, 1)
+    await worker.q.close()
+    assert not worker.q.connected
+
+
 @pytest.mark.parametrize('consuming', [False, True])
 async def test_a_loss_while_it_closes_brings_no_new_tasks(consuming, name, queues, caller, broker):
     """Also when it begins to close while the next connection begins to consume."""
@@ -1778,6 +1848,18 @@ async def test_a_deleted_queue_loses_no_task_and_is_consumed_again(name, worker,
     assert await worker.call('again') == 'again'
 
 
+async def test_a_generator_that_is_sent_again_gives_all_of_it(name, worker):
+    await worker.start(parts=True)
+    task = await worker.task([0, 1, 'wait', 2])
+    async for _ in task:
+        break
+    await task.retry()
+    with pytest.raises(ValueError, match='a generator is awaited'):
+        await worker.task([], id=task.id)
+    worker.opened = 1
+    assert await task.result(DEADLINE) == [0, 1, 2]
+
+
 async def test_a_thread_that_sends_from_a_loop_of_its_own_is_told(name, worker):
     await worker.caller.connect()
     await worker.start(lambda data: asyncio.run(worker.caller.task(f'{name}.x')))
@@ -1903,9 +1985,10 @@ async def test_a_cut_while_refusals_are_sorted_out_hangs_nobody(name, node, queu
     assert [type(each) for each in outcomes].count(Refused) == 1
 
 
-async def test_a_reply_queue_that_is_not_permitted_stops_no_handler(name, node, queues, broker):
+@pytest.mark.parametrize('permitted', ["'^test' '.*' '.*'", "'.*' '.*' '^test'"])
+async def test_a_reply_queue_that_is_not_permitted_stops_no_handler(permitted, name, node, queues):
     await node.ctl('add_user limited secret')
-    await node.ctl("set_permissions limited '^test' '.*' '.*'")
+    await node.ctl(f'set_permissions limited {permitted}')
     worker = Worker(queues, name, node.port, login='limited', password='secret')
     await worker.start()
     for _ in range(2):
