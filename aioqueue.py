@@ -352,8 +352,8 @@ class Queue:
         Connects when needed, and waits for the broker as long as it takes. Raises
         what msgpack and pamqp raise for what can't be sent (`TypeError`, for instance),
         `ValueError` also when a task of another queue with this id is awaited here, or
-        one of a generator that has begun, `Refused` for what the broker refuses (a message too large, a full queue),
-        `ConnectionError` when the Queue is closed.
+        one of a generator that has begun, `Refused` for what the broker refuses (a
+        message too large, a full queue), `ConnectionError` when the Queue is closed.
         """
         _check_name(name)
         if delay < 0 or (delay and expires is not None):
