@@ -145,7 +145,10 @@ class _Settings:
     retries: int = 0
     retry_delay: float = 0
     timeout: float | None = None
-    slots: Any = None  # a semaphore
+
+    def __post_init__(self):
+        """Make what belongs to an event loop."""
+        self.slots = asyncio.Semaphore(self.prefetch_count)
 
 
 class Queue:
@@ -242,9 +245,13 @@ class Queue:
         """
         if self._closing:
             await self.close()
+        if self._supervisor and self._supervisor.done():
+            await asyncio.sleep(0)  # until _closed() was called
         if self._supervisor is None or self._supervisor.done():
             self._closing = self._stopped = False
             self._consumed: dict[str, _Settings] = {}
+            for handler in self._handlers.values():
+                handler.__post_init__()
             self._running: set[Any] = set()
             # The next reply to each task that somebody has, and those who wait for it.
             self._awaited: Any = weakref.WeakValueDictionary()
@@ -286,14 +293,18 @@ class Queue:
         asyncio.run(self._serve())
 
     async def _serve(self):
-        loop, main = asyncio.get_running_loop(), asyncio.current_task()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signum, main.cancel)
+        main, signals = asyncio.current_task(), (signal.SIGINT, signal.SIGTERM)
+
+        def stop():
+            main.cancel()
+            for signum in signals:
+                signal.signal(signum, signal.SIG_DFL)  # a second one ends the process
+
+        for signum in signals:
+            asyncio.get_running_loop().add_signal_handler(signum, stop)
         with contextlib.suppress(asyncio.CancelledError):
             await self.start_async()
             await _ended(self._supervisor)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, signal.SIG_DFL)  # a second one ends the process
         await self.close()
 
     async def close(self, timeout: float = 30) -> None:
@@ -421,7 +432,6 @@ class Queue:
     async def _consume(self, queues):
         """Declare queues, then consume from them: with this link, and with the next."""
         for name, settings in queues.items():
-            settings.slots = asyncio.Semaphore(settings.prefetch_count)
             await self._until(_Link.call, _declare(name, settings.arguments))
         self._consumed |= queues
         try:
@@ -461,20 +471,22 @@ class Task:
 
     async def retry(self) -> None:
         """Send the task again, with the same id. Raises what `Queue.task()` raises."""
-        queue, reply, reply_to = self._queue, self._reply, ''
+        queue, reply, reply_to = self._queue, None, ''
         body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
         if not (queue._link or queue._closing):
             await queue.connect()
+        if queue._supervisor.get_loop() is not asyncio.get_running_loop():
+            # From asyncio.run() in a plain handler, say: it would wait for ever.
+            raise RuntimeError('a thread sends with asyncio.run_coroutine_threadsafe()')
         if not self.no_response:
             if queue._reply_queue not in queue._consumed:
                 arguments = queue._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
                 await queue._consume({queue._reply_queue: _Settings(arguments)})
             reply_to = queue._reply_queue
-            if reply is None or self.id not in queue._awaited:  # else more of it comes
-                reply = queue._awaited.setdefault(self.id, asyncio.Future())
-                if getattr(reply, 'name', self.name) != self.name:  # no reply says it
-                    raise ValueError(f'a task {self.id!r} of {reply.name} is awaited')
-                reply.name = self.name
+            reply = queue._awaited.setdefault(self.id, asyncio.Future())
+            if getattr(reply, 'name', self.name) != self.name:  # no reply says to which
+                raise ValueError(f'a task {self.id!r} of {reply.name!r} is awaited')
+            reply.name = self.name
         header = content_header(len(body), self.id, RAW if self.raw else MSGPACK,
                                 reply_to, **self._properties)
         await queue._until(_Link.send, self.name, (header, body, self.id), self._delay)
@@ -530,7 +542,7 @@ def _reply_received(awaited, header, body):
         return
     if 'part' in headers:
         following = awaited[ident] = asyncio.Future()
-        following.name = 'a generator'
+        following.name = 'a generator'  # half of it: nobody else may await the rest
     _settle(reply, (headers, body, following))
 
 
@@ -786,7 +798,7 @@ class _Link:
             try:
                 await self.call(_declare(name, settings.arguments))
             except Refused as refused:
-                if 'inequivalent' not in str(refused):  # there with other arguments
+                if 'inequivalent arg' not in str(refused):  # there with other arguments
                     raise
 
     async def consume(self):
@@ -805,17 +817,19 @@ class _Link:
             await _outcome(answer)
         self.cancel()  # it closes, perhaps
 
-    async def consume_again(self, name):
-        """The broker has ended a consumer: its queue was deleted, or its node died."""
-        logger.warning('the broker ended the consumer of %r', name)
-        try:
-            if self.queue._quorum:  # RabbitMQ 4.3 stumbles over one that is going away
-                await asyncio.sleep(0.5)
-            await self.declare(self.queue._consumed)
-            self.consumers.pop(name, None)
-            await self.consume()
-        except Exception as error:
-            self.drop(error)
+    async def give_up(self, name):
+        """The broker ended a consumer: its queue was deleted, or its node died.
+
+        All that came is handed back first. What a lost connection had is a failure for
+        RabbitMQ 4.3, and in the end poison.
+        """
+        with contextlib.suppress(ConnectionError, Refused):
+            for each in self.consumers:
+                self.consuming.call(amqp.Basic.Cancel(consumer_tag=each))
+            nack = marshal(amqp.Basic.Nack(0, multiple=True, requeue=True), 1)
+            self.consuming.connection.send(nack)
+            await self.consuming.call(amqp.Basic.Qos())  # answered when that is done
+        self.drop(ConnectionError(f'the broker ended the consumer of {name!r}'))
 
     def cancel(self):
         """Consume no more from what the Queue doesn't any more."""
@@ -935,7 +949,7 @@ class _Channel:
             if self is link.consuming:
                 link.drop(self.closed)
         elif isinstance(method, amqp.Basic.Cancel):
-            asyncio.create_task(link.consume_again(method.consumer_tag))
+            asyncio.create_task(link.give_up(method.consumer_tag))
         else:
             _settle(self.calls.popleft(), method)
 
