@@ -132,7 +132,7 @@ MUTATIONS = [
     ('too_large_hinders', 'async with self.alone:', 'if True:'),
     ('priority', "if 'inequivalent arg' not in str(refused):", 'if True:'),
     ('delay_queue_looks', '**(AT_LEAST_ONCE if quorum else {})', '**{}'),
-    ('refused_by_its_name', 'for answer in itertools.chain(*self.consumers.values()):',
+    ('not_permitted', 'for answer in itertools.chain(*self.consumers.values()):',
      'for answer in ():'),
     ('brings_no_new', 'self.cancel()  # it closes, perhaps', 'pass'),
     ('queues_and_tasks', 'if (queue := self.queue._reply_queue) in self.consumers:',
