@@ -90,7 +90,6 @@ NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 AT_LEAST_ONCE = {'x-dead-letter-strategy': 'at-least-once',
                  'x-overflow': 'reject-publish'}
 REFUSED_PAUSE = 5  # seconds until a refused dead letter is sent again
-NO_LIMIT = contextlib.nullcontext()  # asyncio.timeout(None) costs 2 µs more
 
 NAME = re.compile(r'(?!amq\.)[a-zA-Z0-9\-_.:@#,/+ ]{1,230}')  # .delay.MS.N has room
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
@@ -253,7 +252,7 @@ class Queue:
             for handler in self._handlers.values():
                 handler.__post_init__()
             self._running: set[Any] = set()
-            # The next reply to each task that somebody has, and those who wait for it.
+            # The replies to each task that somebody has, and those who wait for them.
             self._awaited: Any = weakref.WeakValueDictionary()
             self._waiting: set[Any] = set()
             self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
@@ -448,7 +447,7 @@ class Queue:
             _reply_received(self._awaited, header, body)
         else:
             delivery = Delivery(self, channel, name, delivery_tag, header, body)
-            self._running.add(asyncio.create_task(delivery._work()))
+            start_task(channel.connection._loop, delivery._work())
 
 
 class Task:
@@ -499,13 +498,15 @@ class Task:
         `RemoteException` if the handler failed, `TimeoutError` after `timeout` seconds
         (a later call can still get it), `ConnectionError` when the Queue is closed.
         """
+        if timeout is not None:
+            async with asyncio.timeout(timeout):
+                return await self.result()
         parts: list[Any] = []
         value, reply = None, self._reply
-        async with NO_LIMIT if timeout is None else asyncio.timeout(timeout):
-            while reply:
-                part, value, reply = await self._take(reply)
-                if part == len(parts):  # another run of the handler begins at 0
-                    parts.append(value)
+        while reply:
+            part, value, reply = await self._take(reply)
+            if part == len(parts):  # another run of the handler begins at 0
+                parts.append(value)
         return parts or value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
@@ -519,10 +520,11 @@ class Task:
     async def _take(self, reply):
         """Await a reply: the number of a part or None, the value, the next reply."""
         waiting = asyncio.shield(reply)
-        if not reply.done():  # else no strong reference would lead from the Queue to us
-            self._queue._waiting.add(waiting)
-            waiting.add_done_callback(self._queue._waiting.discard)
-        headers, body, following = await waiting
+        self._queue._waiting.add(waiting)  # else no strong reference would lead to us
+        try:
+            headers, body, following = await waiting
+        finally:
+            self._queue._waiting.discard(waiting)
         if headers is None:
             raise body.with_traceback(None)  # without that of an earlier raise
         error, value = unpack(body)
@@ -560,39 +562,46 @@ class Delivery:
         self._parts = 0  # that a generator has yielded
         self.name: str = name
         self.id: str = self._properties.get('correlation_id') or os.urandom(16).hex()
-        headers = self._properties.get('headers', {})
-        self.attempt = max(1, _number(headers.get('x-attempt')))
-        self._deliveries = _number(headers.get('x-delivery-count'))
-        self.headers: dict[str, Any] = {
-            key: headers[key] for key in headers if not key.startswith(PAST)}
+        self.headers: dict[str, Any] = {}
+        self.attempt, self._deliveries = 1, 0
+        if headers := self._properties.get('headers'):
+            self.attempt = max(1, _number(headers.get('x-attempt')))
+            self._deliveries = _number(headers.get('x-delivery-count'))
+            self.headers = {
+                key: headers[key] for key in headers if not key.startswith(PAST)}
 
     async def _work(self):
         """From its arrival to its acknowledgement."""
         current.set(self)
+        running, slots = self._queue._running, self._handler.slots
+        running.add(task := asyncio.current_task())
+        await slots.acquire()  # tasks of a lost connection may still run
         try:
-            async with self._handler.slots:  # tasks of a lost connection may still run
-                if not (self._queue._closing or self._channel.closed):
-                    await self._process()
-                    self._channel.ack(self._tag)
+            if not (self._queue._closing or self._channel.closed):
+                await self._process()
+                self._channel.ack(self._tag)
         finally:
-            self._queue._running.discard(asyncio.current_task())
+            slots.release()
+            running.discard(task)
 
     async def _process(self):
         """Run the handler; have its result, its retry or its dead letter confirmed."""
         timeout = self._handler.timeout
-        limit = NO_LIMIT if timeout is None else asyncio.timeout(timeout)
+        limit = None if timeout is None else asyncio.timeout(timeout)
         try:
             if self._deliveries >= DELIVERY_LIMIT:
                 raise RuntimeError(f'{self._deliveries} deliveries, never acknowledged')
-            async with limit:
+            if limit is None:
                 result = await self._call()
-            if not await self._reply(None, result) and self._reply_to:
-                logger.info('task %s of %r: its caller is gone', self.id, self.name)
+            else:
+                async with limit:
+                    result = await self._call()
+            await self._reply(None, result)
         except BaseException as error:  # SystemExit ends the handler, not the worker
             if self._queue._supervisor.cancelling():  # close() waits no longer
                 raise
             failure = error
-            if timeout is not None and limit.expired():
+            if limit and limit.expired():
                 failure = TimeoutError(f'it ran longer than {timeout} seconds')
                 failure.__cause__ = error  # its traceback says where
             await self._fail(failure)
@@ -606,8 +615,7 @@ class Delivery:
         if self._handler.is_async:
             result = self._handler.function(data)
         else:
-            loop = asyncio.get_running_loop()
-            result = await in_thread(self._call_plain, data, loop)
+            result = await in_thread(self._call_plain, data)
         if inspect.isasyncgen(result):
             async with contextlib.aclosing(result):
                 async for value in result:
@@ -616,9 +624,9 @@ class Delivery:
             return []
         return await result if inspect.isawaitable(result) else result
 
-    def _call_plain(self, data, loop):
+    def _call_plain(self, data):
         """The same in a thread: all steps of a generator run in this one."""
-        result = self._handler.function(data)
+        loop, result = self._channel.connection._loop, self._handler.function(data)
         if not inspect.isgenerator(result):
             return result
         with contextlib.closing(result):
@@ -644,7 +652,7 @@ class Delivery:
             return False
         header = content_header(len(body), self.id, MSGPACK, **properties)
         routed = await self._queue._until(
-            _Link.publish, self._reply_to, (header, body, self.id))
+            _Link.send, self._reply_to, (header, body, self.id), 0, False)
         # RabbitMQ delivers to a direct reply-to, and returns the message, too.
         return routed or self._reply_to.startswith('amq.rabbitmq.reply-to.')
 
@@ -738,8 +746,8 @@ class _Link:
     async def call(self, method):
         return await self.channel(1, 2).call(method)
 
-    async def send(self, name, message, delay=0):
-        """Publish, and declare the queue if it doesn't exist.
+    async def send(self, name, message, delay=0, declare=True):
+        """Publish, until it is confirmed; declare the queue if it doesn't exist.
 
         To declare it first would cost a round trip, and fails where it exists with
         other arguments: `mandatory` tells what has no queue.
@@ -756,23 +764,23 @@ class _Link:
             if ms:
                 now = time.time()
                 queue = f'{name}.delay.{ms}.{int(now // DELAY_SLOT)}'
-            if not await self.publish(queue, message):
+            try:
+                routed = await self.channel(0, 1).publish(queue, *message)
+            except Refused:  # it, or another one
+                routed = await self.send_alone(queue, message)
+            if not routed and declare:
                 own = self.queue._handlers.get(name) or _Settings(self.queue._quorum)
                 await self.declare({queue: self.delaying(name, ms), name: own})
             elif not ms or time.time() - now < DELAY_SLOT:
-                return
+                return routed
 
-    async def publish(self, queue, message):
-        """Publish, until the broker has confirmed it; False if there is no such queue.
+    async def send_alone(self, queue, message):
+        """Publish what may have been refused.
 
-        When it refuses a message, it closes the channel and doesn't say which one it
-        was. All that were unconfirmed are sent again, one at a time: what is refused
-        alone is the culprit.
+        When the broker refuses a message, it closes the channel and doesn't say which
+        one it was. All that were unconfirmed are sent again, one at a time: what is
+        refused alone is the culprit.
         """
-        try:
-            return await self.channel(0, 1).publish(queue, *message)
-        except Refused:
-            pass  # it, or another one
         for pause in NACK_PAUSES:
             await asyncio.sleep(pause)
             async with self.alone:
@@ -888,8 +896,8 @@ class _Channel:
         """Publish to the default exchange; the future is False for what came back."""
         if len(header) > self.room:
             raise ValueError(f'{len(header)} bytes of headers, the limit: {self.room}')
-        self.connection.send(_publish_frame(self.number, routing_key))
-        self.connection.send(frame(HEADER, self.number, header))
+        publish = _publish_frame(self.number, routing_key)
+        self.connection.send(publish + frame(HEADER, self.number, header))
         for at in range(0, len(body), self.room):
             self.connection.send(frame(BODY, self.number, body[at:at + self.room]))
         future = self.connection._loop.create_future()
@@ -982,7 +990,7 @@ class _Channel:
 
 
 FRAME = struct.Struct('>BHI')  # type, channel, size; payload and CE follow
-MANY = 72  # frames that are gathered: those of 24 small messages
+MANY = 48  # pieces that are gathered: those of 24 small messages
 ASKED_FOR = {'authentication_failure_close': True, 'consumer_cancel_notify': True}
 
 
@@ -1030,7 +1038,7 @@ class _Connection(AmqpProtocol):  # type: ignore[misc]
         if not self.outgoing:
             self._loop.call_soon(self.flush)
         self.outgoing.append(frame)
-        if len(self.outgoing) > MANY:
+        if len(self.outgoing) >= MANY:
             self.flush()
 
     def flush(self):
@@ -1119,6 +1127,10 @@ def unpack_properties(header: bytes) -> dict[str, Any]:
 
 
 # Helpers.
+
+# Since Python 3.12 a task can run at once, up to its first pause: a loop turn less.
+start_task: Any = getattr(
+    asyncio, 'eager_task_factory', lambda loop, coroutine: loop.create_task(coroutine))
 
 
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:

@@ -400,6 +400,7 @@ class Forwarder:
         self.cut(down=True)
 
     async def accept(self, reader, writer):
+        self.writers.add(writer)
         try:
             if self.down:
                 raise OSError
@@ -407,7 +408,7 @@ class Forwarder:
         except OSError:
             writer.transport.abort()
             return
-        self.writers |= {writer, to_broker}
+        self.writers.add(to_broker)
         number = next(self.count)
         await asyncio.gather(
             self.pump(number, reader, to_broker), self.pump(number, from_broker, writer),

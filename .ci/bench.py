@@ -291,7 +291,7 @@ class Limit(Contender):
         properties = commands.Basic.Properties(
             content_type='application/msgpack', correlation_id='0' * 32,
             delivery_mode=2, reply_to=reply_to)
-        parts = (commands.Basic.Publish(routing_key=routing_key),
+        parts = (commands.Basic.Publish(routing_key=routing_key, mandatory=True),
                  header.ContentHeader(0, len(data), properties), body.ContentBody(data))
         return b''.join(frame.marshal(part, 1) for part in parts)
 
@@ -378,7 +378,7 @@ async def measure(contender, counts, delay):
 async def child(role, name, queue, tasks, *rows):
     tasks = int(tasks)
     faulthandler.dump_traceback_later(60 + tasks // 50, exit=True)  # if it hangs
-    shares = {'call': 5, 'latency': 30, 'delayed': 5}
+    shares = {'call': 5, 'latency': 30}
     counts = {row: tasks // shares.get(row, 1) for row in rows}
     contender = CONTENDERS.get(name, Aioqueue)(queue)
     if role == 'caller':

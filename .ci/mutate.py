@@ -81,7 +81,7 @@ MUTATIONS = [
     # Delivery: acknowledged only when all is confirmed.
     ('current_is', 'current.set(self)', 'pass'),
     ('cuts_short or faults',
-     '_process()\n                    self._channel.ack(self._tag)',
+     '_process()\n                self._channel.ack(self._tag)',
      '_channel.ack(self._tag)\n                    await self._process()'),
     ('kills_its_worker', 'if self._deliveries >= DELIVERY_LIMIT:', 'if False:'),
     ('kills_its_worker', 'headers=headers) or poison:', 'headers=headers):'),
