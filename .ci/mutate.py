@@ -82,7 +82,7 @@ MUTATIONS = [
     ('current_is', 'current.set(self)', 'pass'),
     ('cuts_short or faults',
      '_process()\n                self._channel.ack(self._tag)',
-     '_channel.ack(self._tag)\n                    await self._process()'),
+     '_channel.ack(self._tag)\n                await self._process()'),
     ('kills_its_worker', 'if self._deliveries >= DELIVERY_LIMIT:', 'if False:'),
     ('kills_its_worker', 'headers=headers) or poison:', 'headers=headers):'),
     ('timeout_ends', 'async with limit:', 'if True:'),
