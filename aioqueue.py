@@ -252,7 +252,7 @@ class Queue:
             for handler in self._handlers.values():
                 handler.__post_init__()
             self._running: set[Any] = set()
-            # The replies to each task that somebody has, and those who wait for them.
+            # The next reply to each task that somebody has, and those who wait for it.
             self._awaited: Any = weakref.WeakValueDictionary()
             self._waiting: set[Any] = set()
             self._reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
@@ -748,6 +748,8 @@ class _Link:
 
     async def send(self, name, message, delay=0, declare=True):
         """Publish, until it is confirmed; declare the queue if it doesn't exist.
+
+        Without `declare` it returns False instead.
 
         To declare it first would cost a round trip, and fails where it exists with
         other arguments: `mandatory` tells what has no queue.
