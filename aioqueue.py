@@ -350,7 +350,7 @@ class Queue:
                    raw: bool = False, *, id: str | None = None, delay: float = 0,
                    expires: float | None = None, priority: int | None = None,
                    headers: dict[str, Any] | None = None) -> 'Task':
-        """Send a task; return once the broker has confirmed it.
+        """Send a task; return once the broker has confirmed it, or a worker replied.
 
         `no_response`: nobody will ask for the result. `raw`: `data` is bytes, sent as
         they are. `id`: yours, 1 to 255 bytes, so that a handler recognises a task that
@@ -458,8 +458,8 @@ class Task:
     """
 
     # The replies to a task are a list of futures that grows at its end. The result of
-    # each is (headers, body, future of the next reply), `name` the queue of the task.
-    # Without headers the Queue was closed.
+    # each is (headers, body, future of the next reply), `name` the queue of the task,
+    # `sent` the future of its confirm. Without headers the Queue was closed.
     _reply: Any = None
 
     def __init__(self, queue: Queue, name: str, data: Any, no_response: bool, raw: bool,
@@ -488,7 +488,8 @@ class Task:
             reply.name = self.name
         header = content_header(len(body), self.id, RAW if self.raw else MSGPACK,
                                 reply_to, **self._properties)
-        await queue._until(_Link.send, self.name, (header, body, self.id), self._delay)
+        message = header, body, self.id, reply
+        await queue._until(_Link.send, self.name, message, self._delay)
         self._reply = reply
 
     async def result(self, timeout: float | None = None) -> Any:
@@ -545,6 +546,8 @@ def _reply_received(awaited, header, body):
     if 'part' in headers:
         following = awaited[ident] = asyncio.Future()
         following.name = 'a generator'  # half of it: nobody else may await the rest
+    elif sent := getattr(reply, 'sent', None):
+        _settle(sent, True)  # before its confirm: what is done can't be lost any more
     _settle(reply, (headers, body, following))
 
 
@@ -894,8 +897,11 @@ class _Channel:
         self.calls.append(self.connection._loop.create_future())
         return self.calls[-1]
 
-    def publish(self, routing_key, header, body, correlation_id):
-        """Publish to the default exchange; the future is False for what came back."""
+    def publish(self, routing_key, header, body, correlation_id, reply=None):
+        """Publish to the default exchange; the future is False for what came back.
+
+        It is `sent` of the `reply`, too: that may come first, and tells as much.
+        """
         if len(header) > self.room:
             raise ValueError(f'{len(header)} bytes of headers, the limit: {self.room}')
         publish = _publish_frame(self.number, routing_key)
@@ -904,6 +910,8 @@ class _Channel:
             self.connection.send(frame(BODY, self.number, body[at:at + self.room]))
         future = self.connection._loop.create_future()
         self.unconfirmed[next(self.tags)] = future, (routing_key, correlation_id)
+        if reply:
+            reply.sent = future
         return future
 
     def ack(self, delivery_tag):

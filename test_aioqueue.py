@@ -876,6 +876,23 @@ async def test_retry_sends_the_same_task_again(worker):
     assert await task.result(DEADLINE) == [3]
 
 
+@pytest.mark.parametrize('parts', [False, True])
+async def test_a_result_confirms_its_task_and_a_part_does_not(parts, worker, queues):
+    await worker.start(parts=parts)
+    async with Forwarder() as forwarder, asyncio.timeout(DEADLINE):
+        q = queues(forwarder.port, retry=0.1)
+        # The confirm is held back, if not by itself then by the acknowledgement of the part.
+        forwarder.freezing, forwarder.freeze_at = 0, aioqueue.BASIC_ACK
+        sending = asyncio.create_task(q.task(worker.name, [1, 'wait', 2]))
+        await true(lambda: worker.runs and not forwarder.freeze_at)
+        if parts:  # then it is sent again
+            forwarder.cut()
+            forwarder.flowing.set()
+            await true(lambda: len(worker.runs) == 2)
+        worker.opened = 1
+        assert await (await sending).result() == ([1, 2] if parts else [1, 'wait', 2])
+
+
 async def test_who_awaits_a_result_is_not_forgotten(worker):
     """Though nobody keeps the asyncio tasks in which they wait."""
     results = []

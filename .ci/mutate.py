@@ -113,6 +113,8 @@ MUTATIONS = [
     ('takes_longer', 'failure.__cause__ = error', 'pass'),
     ('loop_of_its_own',
      'if queue._supervisor.get_loop() is not asyncio.get_running_loop():', 'if False:'),
+    ('confirms_its', '_settle(sent, True)', 'pass'),
+    ('confirms_its', '    elif sent := getattr', '    if sent := getattr'),
     ('cannot_be_sent_again', "following.name = 'a generator'", 'following.name = reply.name  #'),
     ('not_permitted', 'await self._until(_Link.call, _declare(name, settings.arguments))',
      'pass'),
