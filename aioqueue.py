@@ -337,7 +337,7 @@ class Queue:
         closed = ConnectionError('the Queue was closed; connect() opens it again')
         _settle(self._up, closed)
         for reply in list(self._awaited.values()):
-            _settle(reply, (None, closed, None))
+            reply.arrived(None, closed, None)
 
     async def __aenter__(self) -> Self:
         await self.start_async()
@@ -450,6 +450,17 @@ class Queue:
             start_task(channel.connection._loop, delivery._work())
 
 
+class _Reply(asyncio.Event):
+    """A reply to a task of queue `name`; `sent` is the future of that one's confirm."""
+
+    name = sent = None
+
+    def arrived(self, headers, body, following):
+        """Without headers the Queue was closed; `following` is a part's next reply."""
+        self.content = headers, body, following
+        self.set()
+
+
 class Task:
     """A task that was sent: its `id`, `name`, `data`, `raw` and `no_response`.
 
@@ -457,9 +468,6 @@ class Task:
     ends or raises as `result()` does.
     """
 
-    # The replies to a task are a list of futures that grows at its end. The result of
-    # each is (headers, body, future of the next reply), `name` the queue of the task,
-    # `sent` the future of its confirm. Without headers the Queue was closed.
     _reply: Any = None
 
     def __init__(self, queue: Queue, name: str, data: Any, no_response: bool, raw: bool,
@@ -482,8 +490,8 @@ class Task:
                 arguments = queue._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
                 await queue._consume({queue._reply_queue: _Settings(arguments)})
             reply_to = queue._reply_queue
-            reply = queue._awaited.setdefault(self.id, asyncio.Future())
-            if getattr(reply, 'name', self.name) != self.name:  # no reply says to which
+            reply = queue._awaited.setdefault(self.id, _Reply())
+            if reply.name not in (None, self.name):  # no reply says to which
                 raise ValueError(f'a task {self.id!r} of {reply.name!r} is awaited')
             reply.name = self.name
         header = content_header(len(body), self.id, RAW if self.raw else MSGPACK,
@@ -520,12 +528,13 @@ class Task:
 
     async def _take(self, reply):
         """Await a reply: the number of a part or None, the value, the next reply."""
-        waiting = asyncio.shield(reply)
+        waiting = asyncio.current_task()
         self._queue._waiting.add(waiting)  # else no strong reference would lead to us
         try:
-            headers, body, following = await waiting
+            await reply.wait()
         finally:
             self._queue._waiting.discard(waiting)
+        headers, body, following = reply.content
         if headers is None:
             raise body.with_traceback(None)  # without that of an earlier raise
         error, value = unpack(body)
@@ -544,11 +553,11 @@ def _reply_received(awaited, header, body):
             logger.warning('task %s failed, and nobody awaits it any more', ident)
         return
     if 'part' in headers:
-        following = awaited[ident] = asyncio.Future()
+        following = awaited[ident] = _Reply()
         following.name = 'a generator'  # half of it: nobody else may await the rest
-    elif sent := getattr(reply, 'sent', None):
-        _settle(sent, True)  # before its confirm: what is done can't be lost any more
-    _settle(reply, (headers, body, following))
+    elif reply.sent:
+        _settle(reply.sent, True)  # before its confirm: what is done can't be lost
+    reply.arrived(headers, body, following)
 
 
 class Delivery:
