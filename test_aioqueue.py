@@ -895,16 +895,17 @@ async def test_a_result_confirms_its_task_and_a_part_does_not(parts, worker, que
 
 async def test_who_awaits_a_result_is_not_forgotten(worker):
     """Though nobody keeps the asyncio tasks in which they wait."""
-    results = []
+    waiting, results = [], []
 
     async def wait(number):
         task = await worker.task(['wait', 1])
+        waiting.append(number)
         results.append([part async for part in task] if number % 2 else await task.result())
 
     await worker.start(parts=True)
     for number in range(6):
         asyncio.create_task(wait(number))
-    await true(lambda: len(worker.runs) == 6)
+    await true(lambda: len(worker.runs) == len(waiting) == 6)
     gc.collect()
     worker.opened = 1
     await true(lambda: results == [[1]] * 6)
