@@ -185,7 +185,7 @@ class Queue:
         # A Queue is open while its supervisor runs. Then `_link` is the link while one
         # is up, `_up` the future of this or the next one, and `_consumed` says from
         # which queues each link consumes. It closes in two steps: `_closing`, no new
-        # tasks; `_stopped`, no more waiting for those that run.
+        # tasks; its supervisor is cancelled, no more waiting for those that run.
         self._supervisor: Any = None
         self._link: _Link | None = None
         self._started = self._closing = False
@@ -247,7 +247,7 @@ class Queue:
         if self._supervisor and self._supervisor.done():
             await asyncio.sleep(0)  # until _closed() was called
         if self._supervisor is None or self._supervisor.done():
-            self._closing = self._stopped = False
+            self._closing = False
             self._consumed: dict[str, _Settings] = {}
             for handler in self._handlers.values():
                 handler.__post_init__()
@@ -325,8 +325,7 @@ class Queue:
         if self._link:
             self._link.cancel()
         await _ended(*self._running, timeout=timeout)
-        if not (self._stopped or supervisor.done()):  # another close() may be further
-            self._stopped = True
+        if not supervisor.cancelling():  # another close() may be further
             for work in (*self._running, supervisor):
                 work.cancel()
         await _ended(supervisor, *self._running, timeout=2 * CLOSE_DEADLINE)
@@ -369,9 +368,7 @@ class Queue:
         if delay < 0 or (delay and expires is not None):
             # Of both RabbitMQ would forget the expiry on the way.
             raise ValueError('delay is not negative, and does not go with expires')
-        if id is None:
-            id = os.urandom(16).hex()
-        elif not isinstance(id, str) or not 0 < len(id.encode()) < 256:
+        if id is not None and not (isinstance(id, str) and 0 < len(id.encode()) < 256):
             raise ValueError(f'id is a str of 1 to 255 bytes, not {id!r}')
         properties: dict[str, Any] = {}
         if headers or priority or expires is not None:
@@ -471,8 +468,9 @@ class Task:
     _reply: Any = None
 
     def __init__(self, queue: Queue, name: str, data: Any, no_response: bool, raw: bool,
-                 id: str, delay: float, properties: dict[str, Any]) -> None:
-        self.id, self.name, self.data = id, name, data
+                 id: str | None, delay: float, properties: dict[str, Any]) -> None:
+        self._first = id is None  # a result can only be that of the first message
+        self.id, self.name, self.data = id or os.urandom(16).hex(), name, data
         self.no_response, self.raw = no_response, raw
         self._queue, self._delay, self._properties = queue, delay, properties
 
@@ -480,11 +478,12 @@ class Task:
         """Send the task again, with the same id. Raises what `Queue.task()` raises."""
         queue, reply, reply_to = self._queue, None, ''
         body = memoryview(self.data).tobytes() if self.raw else pack(self.data)
-        if not (queue._link or queue._closing):
-            await queue.connect()
-        if queue._supervisor.get_loop() is not asyncio.get_running_loop():
+        living = queue._supervisor and not queue._supervisor.done()
+        if living and queue._supervisor.get_loop() is not asyncio.get_running_loop():
             # From asyncio.run() in a plain handler, say: it would wait for ever.
             raise RuntimeError('a thread sends with asyncio.run_coroutine_threadsafe()')
+        if not (queue._link or queue._closing):
+            await queue.connect()
         if not self.no_response:
             if queue._reply_queue not in queue._consumed:
                 arguments = queue._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
@@ -496,9 +495,9 @@ class Task:
             reply.name = self.name
         header = content_header(len(body), self.id, RAW if self.raw else MSGPACK,
                                 reply_to, **self._properties)
-        message = header, body, self.id, reply
+        message = header, body, self.id, reply if self._first else None
         await queue._until(_Link.send, self.name, message, self._delay)
-        self._reply = reply
+        self._reply, self._first = reply, False
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the handler's return value; None at once with `no_response`.
@@ -848,6 +847,7 @@ class _Link:
         with contextlib.suppress(ConnectionError, Refused):
             for each in self.consumers:
                 self.consuming.call(amqp.Basic.Cancel(consumer_tag=each))
+            self.consuming.connection.flush()  # what is done isn't handed back
             nack = marshal(amqp.Basic.Nack(0, multiple=True, requeue=True), 1)
             self.consuming.connection.send(nack)
             await self.consuming.call(amqp.Basic.Qos())  # answered when that is done
@@ -879,14 +879,13 @@ ACK, ACK_ALL = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1'  # delivery tag, multipl
 class _Channel:
     """A channel: the broker answers calls in their order, and confirms messages.
 
-    The frames of Basic.Publish, Deliver, Return, Ack and Nack are packed and parsed
-    here, all others by pamqp.
+    What each message needs is packed and parsed here, all else by pamqp.
     """
 
     def __init__(self, connection, number):
         self.connection, self.number = connection, number
         self.room = (connection.server_frame_max or 2**31) - 8  # for payload in a frame
-        self.closed: Exception | None = None
+        self.closed = False
         self.calls: deque[asyncio.Future[Any]] = deque()
         self.tags = itertools.count(1)
         self.unconfirmed: dict[int, tuple[asyncio.Future[bool], tuple[str, str]]] = {}
@@ -946,12 +945,13 @@ class _Channel:
         The error is about the first call that it did not answer, or about one of the
         messages that it did not confirm.
         """
-        self.closed = error
+        self.closed = True
         if self.calls:
             _settle(self.calls.popleft(), error)
             error = ConnectionError('the channel was closed over another call')
         for future in (*self.calls, *(each for each, _ in self.unconfirmed.values())):
             _settle(future, error)
+        self.unconfirmed.clear()  # the error has a traceback, with all that was sent
 
     def receive(self):
         """A generator that is sent the payload of each frame: a message has several."""
@@ -972,9 +972,9 @@ class _Channel:
         if isinstance(method, amqp.Channel.Close):
             # After Close-Ok this channel is none: what was gathered goes out before.
             self.connection.send(marshal(amqp.Channel.CloseOk(), self.number))
-            self.fail(Refused(method.reply_text, method.reply_code))
+            self.fail(refused := Refused(method.reply_text, method.reply_code))
             if self is link.consuming:
-                link.drop(self.closed)
+                link.drop(refused)
         elif isinstance(method, amqp.Basic.Cancel):
             asyncio.create_task(link.give_up(method.consumer_tag))
         else:

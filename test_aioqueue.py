@@ -5,6 +5,7 @@ In the order of the README, then the failures. They use the broker on localhost:
 nodes of their own, with `make rabbit`.
 """
 
+import array
 import asyncio
 import collections
 import contextlib
@@ -30,6 +31,7 @@ import threading
 import time
 import tracemalloc
 import uuid
+import weakref
 
 import aioamqp
 import docutils.core
@@ -876,16 +878,20 @@ async def test_retry_sends_the_same_task_again(worker):
     assert await task.result(DEADLINE) == [3]
 
 
-@pytest.mark.parametrize('parts', [False, True])
-async def test_a_result_confirms_its_task_and_a_part_does_not(parts, worker, queues):
+@pytest.mark.parametrize(('parts', 'own_id'), [(False, False), (True, False), (False, True)])
+async def test_a_result_confirms_its_task(parts, own_id, worker, queues):
+    """But a part does not, nor what may be the result of another one with this id."""
     await worker.start(parts=parts)
     async with Forwarder() as forwarder, asyncio.timeout(DEADLINE):
         q = queues(forwarder.port, retry=0.1)
         # The confirm is held back, if not by itself then by the acknowledgement of the part.
         forwarder.freezing, forwarder.freeze_at = 0, aioqueue.BASIC_ACK
-        sending = asyncio.create_task(q.task(worker.name, [1, 'wait', 2]))
+        ident = worker.name if own_id else None
+        sending = asyncio.create_task(q.task(worker.name, [1, 'wait', 2], id=ident))
         await true(lambda: worker.runs and not forwarder.freeze_at)
-        if parts:  # then it is sent again
+        worker.opened = not parts
+        if parts or own_id:  # then it is sent again
+            await true(lambda: parts or worker.closed.is_set())
             forwarder.cut()
             forwarder.flowing.set()
             await true(lambda: len(worker.runs) == 2)
@@ -1880,10 +1886,16 @@ async def test_a_generator_under_way_cannot_be_sent_again(name, worker):
     assert await task.result(DEADLINE) == [0, 1, 2]
 
 
-async def test_a_thread_that_sends_from_a_loop_of_its_own_is_told(name, worker):
-    await worker.caller.connect()
-    await worker.start(lambda data: asyncio.run(worker.caller.task(f'{name}.x')))
-    assert 'run_coroutine_threadsafe' in str(await failure(worker.call()))
+@pytest.mark.parametrize('lost', [False, True])
+async def test_a_thread_that_sends_from_a_loop_of_its_own_is_told(lost, name, worker, queues):
+    async with Forwarder() as forwarder:
+        q = queues(forwarder.port)
+        await q.connect()
+        if lost:
+            forwarder.cut(down=True)
+            await true(lambda: not q.connected)
+        await worker.start(lambda data: asyncio.run(q.task(f'{name}.x')))
+        assert 'run_coroutine_threadsafe' in str(await failure(worker.call()))
 
 
 @QUEUES
@@ -1992,6 +2004,15 @@ async def test_a_silent_peer_is_given_up_after_two_heartbeats(size, only, name, 
 # What the broker refuses.
 
 TOO_LARGE = 'larger than configured max size'
+
+
+async def test_a_message_that_was_refused_is_not_kept(node_worker):
+    data = array.array('B', bytes(1_500_000))
+    gone = weakref.ref(data)
+    with contextlib.suppress(Refused):
+        await node_worker.task(data, raw=True)
+    del data
+    await true(lambda: gc.collect() is not None and gone() is None)
 
 
 async def test_a_message_too_large_hinders_none_of_those_in_flight(node, node_worker, caplog):
