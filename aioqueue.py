@@ -448,9 +448,13 @@ class Queue:
 
 
 class _Reply(asyncio.Event):
-    """A reply to a task of queue `name`; `sent` is the future of that one's confirm."""
+    """A reply to a task of queue `name`, after `count` parts.
+
+    `sent` is the future of the task's confirm.
+    """
 
     name = sent = None
+    count = 0
 
     def arrived(self, headers, body, following):
         """Without headers the Queue was closed; `following` is a part's next reply."""
@@ -512,21 +516,20 @@ class Task:
         parts: list[Any] = []
         value, reply = None, self._reply
         while reply:
-            part, value, reply = await self._take(reply)
-            if part == len(parts):  # another run of the handler begins at 0
+            value, reply = await self._take(reply)
+            if reply:
                 parts.append(value)
         return parts or value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        count, reply = 0, self._reply
+        reply = self._reply
         while reply:
-            part, value, reply = await self._take(reply)
-            if part == count:
-                count += 1
+            value, reply = await self._take(reply)
+            if reply:
                 yield value
 
     async def _take(self, reply):
-        """Await a reply: the number of a part or None, the value, the next reply."""
+        """Await a reply: the value and, if it is a part, the next reply."""
         waiting = asyncio.current_task()
         self._queue._waiting.add(waiting)  # else no strong reference would lead to us
         try:
@@ -539,7 +542,7 @@ class Task:
         error, value = unpack(body)
         if error is not None:
             raise RemoteException(error, headers.get('type'), headers.get('traceback'))
-        return headers.get('part'), value, following
+        return value, following
 
 
 def _reply_received(awaited, header, body):
@@ -551,9 +554,14 @@ def _reply_received(awaited, header, body):
         if 'type' in headers:
             logger.warning('task %s failed, and nobody awaits it any more', ident)
         return
+    if (headers.get('part', reply.count) != reply.count
+            or _number(headers.get('parts')) > reply.count):
+        awaited[ident] = reply  # that was of another run: each begins at 0
+        return
     if 'part' in headers:
         following = awaited[ident] = _Reply()
         following.name = 'a generator'  # half of it: nobody else may await the rest
+        following.count = reply.count + 1
     elif reply.sent:
         _settle(reply.sent, True)  # before its confirm: what is done can't be lost
     reply.arrived(headers, body, following)
@@ -607,7 +615,8 @@ class Delivery:
             else:
                 async with limit:
                     result = await self._call()
-            await self._reply(None, result)
+            end = {'headers': {'parts': self._parts}} if self._parts else {}
+            await self._reply(None, result, **end)
         except BaseException as error:  # SystemExit ends the handler, not the worker
             if self._queue._supervisor.cancelling():  # close() waits no longer
                 raise

@@ -899,6 +899,18 @@ async def test_a_result_confirms_its_task(parts, own_id, worker, queues):
         assert await (await sending).result() == ([1, 2] if parts else [1, 'wait', 2])
 
 
+async def test_what_another_run_still_sends_is_no_result(name, caller, broker):
+    """A generator's task is sent again while it runs: first comes the end of that run."""
+    task = await caller.task(name)
+    _, request = await broker.get(name)
+    for headers, value in [({'part': 3}, 'c'), ({'parts': 4}, []), ({'part': 0}, 'a'),
+                           ({'part': 4}, 'e'), ({'parts': 5}, []), ({'part': 1}, 'b'),
+                           ({'parts': 2}, [])]:
+        await broker.put(request.reply_to, msgpack.packb([None, value]), headers=headers,
+                         correlation_id=request.correlation_id)
+    assert await task.result(DEADLINE) == ['a', 'b']
+
+
 async def test_who_awaits_a_result_is_not_forgotten(worker):
     """Though nobody keeps the asyncio tasks in which they wait."""
     waiting, results = [], []
@@ -1028,6 +1040,8 @@ async def test_replies_look_as_documented(direct, name, worker, broker):
     assert [each.message_type for _, each in parts] == ['part', 'part']
     assert [[*each.headers.values()] for _, each in parts] == [[0], [1]]
     assert (end[0], properties.message_type) == ('as asked: \u20ac', None)
+    (end, properties) = (await ask(f'{name}.x', ['a', 'b'], 3))[2]
+    assert (end, properties.headers) == ([None, []], {'parts': 2})
     # 0.2 knows no content type, and takes the first reply for the result: there is one.
     assert (await ask(f'{name}.x', ['a', 'b'], content_type=None))[0][0] == [None, 'a']
     await worker.q.close()
