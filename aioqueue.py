@@ -349,7 +349,7 @@ class Queue:
                    raw: bool = False, *, id: str | None = None, delay: float = 0,
                    expires: float | None = None, priority: int | None = None,
                    headers: dict[str, Any] | None = None) -> 'Task':
-        """Send a task; return once the broker has confirmed it, or a worker replied.
+        """Send a task; return once the broker has confirmed it.
 
         `no_response`: nobody will ask for the result. `raw`: `data` is bytes, sent as
         they are. `id`: yours, 1 to 255 bytes, so that a handler recognises a task that
@@ -358,7 +358,8 @@ class Queue:
         `priority`: 0 to 255, for a queue with `x-max-priority`. `headers`: for the
         handler's `current.get()`.
 
-        Connects when needed, and waits for the broker as long as it takes. Raises
+        Connects when needed, and waits for the broker as long as it takes; not for the
+        confirm of a task with a random id whose result has come before. Raises
         what msgpack and pamqp raise for what can't be sent (`TypeError`, for instance),
         `ValueError` also when a task of another queue with this id is awaited here, or
         one of a generator that has begun, `Refused` for what the broker refuses (a
@@ -448,9 +449,9 @@ class Queue:
 
 
 class _Reply(asyncio.Event):
-    """A reply to a task of queue `name`, after `count` parts.
+    """A reply to a task of queue `name`, after `count` parts: then `name` says so.
 
-    `sent` is the future of the task's confirm.
+    `sent` is the future of the confirm, if a result may do for that.
     """
 
     name = sent = None
