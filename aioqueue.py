@@ -436,11 +436,10 @@ class _Session:
         self.up: asyncio.Future[_Link] = self.loop.create_future()
         # From which queues each link consumes, by their names.
         self.wanted: dict[str, _Wanted] = {}
-        # Tasks that handlers have begun, and for each queue how many more may begin. The
-        # broker's prefetch doesn't count those of a lost link.
+        # What handlers have begun, and how much of each queue: the broker's prefetch
+        # doesn't count what a lost link had delivered.
         self.running: dict[Delivery, asyncio.Task[None]] = {}
-        self.free = Counter({name: handler.prefetch_count
-                             for name, handler in queue._handlers.items()})
+        self.busy: Counter[str] = Counter()
         # What this link has delivered while handlers of a lost one took all slots.
         self.waiting: defaultdict[str, deque[Delivery]] = defaultdict(deque)
         # Where replies come in.
@@ -622,8 +621,8 @@ class _Session:
                 logger.warning('a reply that is none: %.1000r', error)
         elif not self.closing:
             delivery = Delivery(self, received)
-            if self.free[name] > 0:
-                self.free[name] -= 1
+            if self.busy[name] < delivery._handler.prefetch_count:
+                self.busy[name] += 1
                 start_task(self.loop, delivery._work())
             else:
                 self.waiting[name].append(delivery)
@@ -634,7 +633,7 @@ class _Session:
         if waiting := self.waiting.get(delivery.name):
             self.loop.create_task(waiting.popleft()._work())
         else:
-            self.free[delivery.name] += 1
+            self.busy[delivery.name] -= 1
 
     def _reply_received(self, received: _Received) -> None:
         """Give a reply to the task that awaits it."""
@@ -725,9 +724,7 @@ class Task:
 
     async def retry(self) -> None:
         """Send the task again, with the same id. Raises what `Queue.task()` raises."""
-        if self.raw and not isinstance(self.data, (bytes, bytearray, memoryview)):
-            raise TypeError(f'raw data is bytes, not {type(self.data).__name__}')
-        body = bytes(self.data) if self.raw else pack(self.data, 'data')
+        body = _raw_bytes(self.data) if self.raw else pack(self.data, 'data')
         properties = {'correlation_id': self.id, **self._properties,
                       'content_type': RAW if self.raw else MSGPACK}
         session, replies = self._queue._session, None
@@ -1251,9 +1248,9 @@ class _Channel:
         self.expected = next(self.frames)
 
     def open(self) -> None:
-        self.connection.numbered[self.number] = self
         self.call(amqp.Channel.Open())
         self.opened = self.call(amqp.Confirm.Select())
+        self.connection.numbered[self.number] = self  # unless the link is broken
 
     def call(self, method: Any) -> asyncio.Future[Any]:
         """Send a method; the future is the broker's answer."""
@@ -1604,6 +1601,13 @@ def pack(value: Any, what: str) -> bytes:
             'datetime needs a time zone') from None
 
 
+def _raw_bytes(value: Any) -> bytes:
+    try:
+        return memoryview(value).tobytes()
+    except TypeError:
+        raise TypeError(f'raw data is bytes, not {type(value).__name__}') from None
+
+
 def _unpackable(value: Any, where: str) -> str:
     """Where in a value there is what msgpack can't carry, and its type."""
     children: Any = ()
@@ -1643,7 +1647,7 @@ def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
     try:
         url = urlsplit(host if '://' in host else f'amqp://{host}')
         port = url.port or port
-        if url.scheme not in ('amqp', 'amqps') or url.query or '@' in host[host.rfind('/'):]:
+        if url.scheme not in ('amqp', 'amqps') or url.query or '@' in url.path + url.fragment:
             raise ValueError
     except ValueError:
         raise ValueError(
