@@ -71,8 +71,7 @@ import time
 import traceback
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import (
-    AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable)
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -108,8 +107,7 @@ class RemoteException(Exception):
                  traceback: str | None = None) -> None:
         super().__init__(error)
         self.type, self.traceback = type, traceback
-        if traceback:
-            self.add_note(f'In the worker: {traceback}')
+        self.add_note(f'In the worker: {traceback or error}')
 
 
 class Refused(Exception):
@@ -212,7 +210,11 @@ class Queue:
             if timeout is not None and not is_async:
                 raise ValueError(f'timeout of {name!r}: a plain function runs in a '
                                  'thread, and no thread can be stopped; make it async')
-            _check_signature(name, function)
+            try:
+                inspect.signature(function).bind('data')
+            except TypeError as error:
+                raise TypeError(f'the handler of {name!r} is called with one argument, '
+                                f'the data of the task: {error}') from None
             self._handlers[name] = _Handler(
                 function, is_async, raw, prefetch_count, retries, retry_delay, timeout,
                 self._quorum | (arguments or {}))
@@ -272,7 +274,7 @@ class Queue:
         is set up. Raises what `start_async()` raises, and `RuntimeError` where an event
         loop runs already.
         """
-        if _running_loop():
+        if asyncio._get_running_loop():
             raise RuntimeError('an event loop runs here already: await start_async()')
         if not logger.hasHandlers():
             logging.basicConfig(level=logger.level or logging.INFO)
@@ -348,6 +350,8 @@ class Queue:
             properties = {'expiration': ms, 'priority': priority}
         if headers is not None:
             properties['headers'] = _checked(headers)
+        if raw and isinstance(data, str):
+            raise TypeError('with raw=True data is bytes, not str: use data.encode()')
         if id is not None and not (isinstance(id, str) and 0 < len(id.encode()) < 256):
             raise ValueError(f'id is a str of 1 to 255 bytes, not {id!r}')
         task = Task(self, name, data, no_response, raw, id, delay, properties)
@@ -366,14 +370,12 @@ class Queue:
         `timeout` seconds, and in the thread of that event loop, which it would block,
         `RuntimeError`.
         """
-        session = self._session
-        if session and session.is_open and session.loop.is_running():
-            loop = session.loop
-        else:
-            with BACKGROUND:
-                loop, queues = _background_loop(os.getpid())
-            queues.add(self)
-        if _running_loop() is loop:
+        with BACKGROUND:
+            if (session := self._session) and session.is_open and session.loop.is_running():
+                loop = session.loop
+            else:
+                loop = _background_loop(self, os.getpid())
+        if asyncio._get_running_loop() is loop:
             coroutine.close()
             raise RuntimeError('run() would block the event loop of the Queue: await it')
         within = asyncio.wait_for(coroutine, timeout)
@@ -394,20 +396,18 @@ BACKGROUND = threading.Lock()
 
 
 @functools.lru_cache
-def _background_loop(
-        process: int) -> tuple[asyncio.AbstractEventLoop, weakref.WeakSet[Queue]]:
-    """An event loop in a thread, once in each process, and whom to close at its end."""
-    loop, queues = asyncio.new_event_loop(), weakref.WeakSet[Queue]()
-
-    def close() -> None:
-        for queue in list(queues):
-            if os.getpid() == process:  # a forked process has this function, no thread
-                with contextlib.suppress(Exception):
-                    queue.run(queue.close(CLOSE_DEADLINE))
-
+def _background_loop(queue: Queue, process: int) -> asyncio.AbstractEventLoop:
+    """An event loop in a thread, for one Queue in one process; closes it at the end."""
+    loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    atexit.register(close)
-    return loop, queues
+
+    @atexit.register
+    def close() -> None:
+        if os.getpid() == process:  # a forked process has this function, and no thread
+            with contextlib.suppress(Exception):
+                queue.run(queue.close(CLOSE_DEADLINE))
+
+    return loop
 
 
 CLOSED = 'the Queue was closed; connect() opens it again'
@@ -481,7 +481,7 @@ class _Session:
             try:
                 await link.open([*self.wanted.values()])
                 if self.closing:  # it has begun since
-                    link.cancel(self.queue._handlers)
+                    link.cancel(*self.queue._handlers)
                 self.up.set_result(link)
                 ever_up = lost = True
                 logger.info('connected to %s', link.name)
@@ -527,7 +527,7 @@ class _Session:
         self.wanted = {name: wanted for name, wanted in self.wanted.items()
                        if name not in self.queue._handlers}
         if self.up.done():
-            self.up.result().cancel(self.queue._handlers)
+            self.up.result().cancel(*self.queue._handlers)
         await self._idle(timeout)
         work = *self.running.values(), self.supervisor
         if not self.over:  # another close() may be further
@@ -539,29 +539,24 @@ class _Session:
         if self.running:
             await asyncio.wait(self.running.values(), timeout=timeout)
 
-    async def until(self, call: Callable[..., Awaitable[R]], *args: Any) -> R:
-        """`call(link, *args)` with this link; should it be lost, with the next."""
-        while True:
+    async def until(self, call: Callable[..., Awaitable[R]], *args: Any,
+                    queue: str = '') -> R:
+        """`call(link, *args)` with this link; should it be lost, with the next.
+
+        When it is refused and had cost a link it is refused for good, if it was about
+        the `queue` of somebody else's: to try again would cost another one.
+        """
+        while not (refused := self.refused.get(queue)):
             link = self.up.result() if self.up.done() else await _outcome(self.up)
             try:
                 return await call(link, *args)
             except ConnectionError:
                 continue  # by now `up` is the future of the next link
-
-    async def unless_refused(self, queue: str, call: Callable[..., Awaitable[R]],
-                             *args: Any) -> R:
-        """The same, unless a refusal has cost a link: each further one would, too."""
-        async def attempt(link: _Link) -> R:
-            if refused := self.refused.get(queue):
-                raise refused.with_traceback(None)
-            return await call(link, *args)
-
-        try:
-            return await self.until(attempt)
-        except Refused as refused:
-            if refused.code in (ACCESS_REFUSED, INTERNAL_ERROR):
-                self.refused[queue] = refused
-            raise
+            except Refused as error:
+                if queue and error.code in (ACCESS_REFUSED, INTERNAL_ERROR):
+                    self.refused[queue] = error
+                raise
+        raise refused.with_traceback(None)
 
     async def consume(self, queues: list[_Wanted]) -> None:
         """Declare queues, then consume from them: with this link, and with the next."""
@@ -572,12 +567,11 @@ class _Session:
 
     async def listen(self) -> None:
         """Consume from the reply queue."""
-        name = self.reply_queue
-        if name not in self.wanted:
-            arguments = self.queue._quorum | {'x-expires': REPLY_QUEUE_EXPIRES}
-            wanted = _Wanted(name, arguments)
-            await self.unless_refused(name, _Link.consume, [wanted], NOTHING)
-            self.wanted[name] = wanted
+        if self.reply_queue not in self.wanted:
+            wanted = _Wanted(self.reply_queue, {
+                **self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES})
+            await self.until(_Link.consume, [wanted], NOTHING, queue=wanted.name)
+            self.wanted[wanted.name] = wanted
 
     async def send(self, message: _Message, delay: int = 0, due: int = 0) -> None:
         """Publish; if there is no such queue declare it, and publish again.
@@ -724,7 +718,7 @@ class Task:
 
     async def retry(self) -> None:
         """Send the task again, with the same id. Raises what `Queue.task()` raises."""
-        body = _raw_bytes(self.data) if self.raw else pack(self.data, 'data')
+        body = memoryview(self.data).tobytes() if self.raw else pack(self.data, 'data')
         properties = {'correlation_id': self.id, **self._properties,
                       'content_type': RAW if self.raw else MSGPACK}
         session, replies = self._queue._session, None
@@ -804,17 +798,17 @@ class Delivery:
     _parts = 0  # that a generator has yielded
     _unwanted = ''  # why nobody wants more of them
     _malformed: Exception | None = None
-    _is_last = False  # another run could only fail in the same way
 
     def __init__(self, session: _Session, received: _Received) -> None:
         self._session, self._received = session, received
         self.name = received.queue
         self._handler = session.queue._handlers[self.name]
+        self._retries = self._handler.retries  # 0, if another run could only fail, too
         self.headers: dict[str, Any] = {}
         try:
             self._properties = unpack_properties(received.header)
         except Exception as error:
-            self._properties, self._malformed, self._is_last = {}, error, True
+            self._properties, self._malformed, self._retries = {}, error, 0
         self.id: str = (self._properties.get('correlation_id')
                         or self._properties.get('message_id') or os.urandom(16).hex())
         self._reply_to: str = self._properties.get('reply_to', '')
@@ -835,7 +829,7 @@ class Delivery:
         task: Any = asyncio.current_task()
         self._session.running[self] = task
         try:
-            if not (self._session.closing or self._received.is_lost):
+            if not self._session.closing:
                 await self._process()
                 self._received.ack()
         except BaseException as error:
@@ -860,7 +854,7 @@ class Delivery:
 
     async def _run(self) -> Any:
         if self._deliveries >= DELIVERY_LIMIT:
-            self._is_last = True
+            self._retries = 0
             raise RuntimeError(f'{self._deliveries} deliveries, never acknowledged')
         if self._handler.timeout is None:  # Speed: as in Task.result()
             return await self._call()
@@ -931,10 +925,10 @@ class Delivery:
         message = _Message(self._reply_to, body, {
             'correlation_id': self.id, 'content_type': MSGPACK, **properties})
         try:
-            return await self._session.unless_refused(
-                self._reply_to, _Link.publish, message)
+            return await self._session.until(
+                _Link.publish, message, queue=self._reply_to)
         except Refused as refused:
-            self._is_last = True
+            self._retries = 0
             if refused.code != PRECONDITION_FAILED:  # if it was, this one was too large
                 self._reply_to = ''
             raise
@@ -962,14 +956,14 @@ class Delivery:
         with contextlib.suppress(Refused):
             told = await self._reply(text, None, headers=headers)
         if not told or self._deliveries >= DELIVERY_LIMIT:
-            fate = f'it is in {self.name}.dead'
+            self._reply_to, fate = '', f'it is in {self.name}.dead'
             await self._bury({**headers, 'error': text[:most], 'attempts': self.attempt})
         logger.error('%r failed, %s', self, fate, exc_info=_loggable(failure, text))
 
     def _pause(self, failure: BaseException) -> int | None:
         """How many ms to wait for the next attempt, if there is one."""
         delay = self._handler.retry_delay
-        if self._is_last or self.attempt > self._handler.retries:
+        if self.attempt > self._retries:
             return None
         if callable(delay):
             delay = delay(failure, self.attempt)
@@ -979,14 +973,14 @@ class Delivery:
 
     async def _bury(self, headers: dict[str, Any]) -> None:
         """Leave a dead letter, however long that takes."""
-        self._reply_to, has_waited = '', False
+        waited = False
         while True:
             try:
                 return await self._resend(f'{self.name}.dead', headers)
             except Refused as refused:
-                if not has_waited:
+                if not waited:
                     logger.warning('%r waits for its dead letter: %s', self, refused)
-                has_waited = True
+            waited = True
             await asyncio.sleep(REFUSED_PAUSE)
 
     async def _resend(self, queue: str, headers: dict[str, Any], delay: int = 0,
@@ -1043,24 +1037,11 @@ class _Message:
 class _Received:
     """What the broker has delivered from a queue."""
 
-    channel: _Channel
     queue: str
-    delivery_tag: int
     header: bytes
     body: bytes
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the broker will deliver it again."""
-        return self.channel.closed
-
-    @property
-    def capacity(self) -> int:
-        """How many bytes of headers a message may have."""
-        return self.channel.capacity
-
-    def ack(self) -> None:
-        self.channel.ack(self.delivery_tag)
+    ack: Callable[[], None]
+    capacity: int  # how many bytes of headers a message may have
 
 
 class _Place(NamedTuple):
@@ -1202,7 +1183,7 @@ class _Link:
                     queue=wanted.name, consumer_tag=wanted.name, arguments=patience))
             await _outcome(self.consumers[wanted.name])
 
-    def cancel(self, names: Iterable[str]) -> None:
+    def cancel(self, *names: str) -> None:
         """Consume no more from these queues."""
         for name in names:
             if self.consumers.pop(name, None):
@@ -1213,7 +1194,7 @@ class _Link:
         with contextlib.suppress(Exception):  # whatever is broken, it is over
             async with asyncio.timeout(CLOSE_DEADLINE):
                 if own_queue in self.consumers:
-                    self.cancel([own_queue])
+                    self.cancel(own_queue)
                     delete = amqp.Queue.Delete(queue=own_queue)
                     await self.channel(CONSUMERS).call(delete)
                 await self.connections['consume'].close()
@@ -1343,7 +1324,9 @@ class _Channel:
         end = 5 + method[4]  # of the consumer tag; the delivery tag follows
         queue, tag = method[5:end].decode(), int.from_bytes(method[end:end + 8])
         self.unacked[tag] = None
-        self.connection.link.received(_Received(self, queue, tag, header, body))
+        ack = functools.partial(self.ack, tag)
+        received = _Received(queue, header, body, ack, self.capacity)
+        self.connection.link.received(received)
 
     def returned(self, method: bytes, header: bytes) -> None:
         """An unroutable message: its ack comes next, and doesn't mention it.
@@ -1380,12 +1363,11 @@ class _Connection(AmqpProtocol):  # type: ignore
     """
 
     def __init__(self, link: _Link, role: str) -> None:
-        properties = {
-            'product': 'aioqueue', 'version': __version__,
-            'connection_name': f'aioqueue {platform.node()}:{os.getpid()} {role}',
-            **link.address['client_properties'], 'capabilities': CAPABILITIES}
+        name = f'aioqueue {platform.node()}:{os.getpid()} {role}'
         # Of the address aioamqp takes heartbeat, frame_max and channel_max.
-        super().__init__(**{**link.address, 'client_properties': properties})
+        super().__init__(**{**link.address, 'client_properties': {
+            'product': 'aioqueue', 'version': __version__, 'connection_name': name,
+            **link.address['client_properties'], 'capabilities': CAPABILITIES}})
         self.link, self.role, self.loop = link, role, asyncio.get_running_loop()
         self.numbered: dict[int, _Channel] = {}
         # What those hear who wait for the broker, when the connection is lost.
@@ -1601,13 +1583,6 @@ def pack(value: Any, what: str) -> bytes:
             'datetime needs a time zone') from None
 
 
-def _raw_bytes(value: Any) -> bytes:
-    try:
-        return memoryview(value).tobytes()
-    except TypeError:
-        raise TypeError(f'raw data is bytes, not {type(value).__name__}') from None
-
-
 def _unpackable(value: Any, where: str) -> str:
     """Where in a value there is what msgpack can't carry, and its type."""
     children: Any = ()
@@ -1627,9 +1602,7 @@ def _value(headers: dict[str, Any], body: bytes) -> Any:
     """What a reply says: the value, or the failure is raised."""
     error, value = unpack(body)
     if error is not None:
-        texts = [text if isinstance(text := headers.get(key), str) else None
-                 for key in ('type', 'traceback')]
-        raise RemoteException(error, *texts)
+        raise RemoteException(error, headers.get('type'), headers.get('traceback'))
     return value
 
 
@@ -1696,16 +1669,6 @@ def _check_limits(**arguments: Any) -> None:
             raise ValueError(wrong)
 
 
-def _check_signature(name: str, function: Callable[..., Any]) -> None:
-    try:
-        inspect.signature(function).bind('data')
-    except TypeError as error:
-        raise TypeError(f'the handler of {name!r} is called with one argument, the data '
-                        f'of the task: {error}') from None
-    except ValueError:
-        pass  # some builtins have no signature
-
-
 # A message loses these headers on its way, and none is sent with them. RabbitMQ drops
 # what it takes for a cycle of dead letters, routes by CC and BCC, and counts deliveries;
 # the others are ours. https://www.rabbitmq.com/docs/dlx#automatic-dead-letter-cycles
@@ -1762,13 +1725,6 @@ def _loggable(failure: BaseException, text: str) -> BaseException:
         pass  # it can't be formatted
     short = RuntimeError(f'{type(failure).__name__}: {text:.1000}')
     return short.with_traceback(failure.__traceback__)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _is_final(error: BaseException | None) -> bool:
