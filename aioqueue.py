@@ -256,9 +256,10 @@ class Queue:
         try:
             session = await self._connect()
             session.started = True
+            # What may not be declared may be there; if it isn't, consuming tells.
             await session.consume([
                 _Wanted(name, handler.arguments, handler.prefetch_count)
-                for name, handler in self._handlers.items()])
+                for name, handler in self._handlers.items()], NOT_PERMITTED)
         except BaseException:
             if first:
                 await self.close()
@@ -438,17 +439,16 @@ class _Session:
         self.wanted: dict[str, _Wanted] = {}
         # What handlers have begun, and how much of each queue: the broker's prefetch
         # doesn't count what a lost link had delivered.
-        self.running: dict[Delivery, asyncio.Task[None]] = {}
+        self.running: dict[Delivery, Any] = {}  # with its asyncio task
         self.busy: Counter[str] = Counter()
         # What this link has delivered while handlers of a lost one took all slots.
-        self.waiting: defaultdict[str, deque[Delivery]] = defaultdict(deque)
+        self.waiting = defaultdict[str, deque[Delivery]](deque)
         # Where replies come in.
         self.reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
         # What has come of each task that somebody holds, by its id.
-        self.replies: weakref.WeakValueDictionary[str, _Replies] = (
-            weakref.WeakValueDictionary())
+        self.replies = weakref.WeakValueDictionary[str, _Replies]()
         # The asyncio tasks that wait for a reply: nothing else leads to them.
-        self.waiters: set[asyncio.Task[Any] | None] = set()
+        self.waiters: set[Any] = set()
         # The ids of streams that were cancelled, until their end has come.
         self.cancelled: set[str] = set()
         # Queues over which the broker has closed a link: it is not asked again.
@@ -558,20 +558,18 @@ class _Session:
                 raise
         raise refused.with_traceback(None)
 
-    async def consume(self, queues: list[_Wanted]) -> None:
+    async def consume(self, queues: list[_Wanted], tolerated: str, about: str = '') -> None:
         """Declare queues, then consume from them: with this link, and with the next."""
-        # What may not be declared may be there; if it isn't, consuming tells.
-        await self.until(_Link.consume, queues, NOT_PERMITTED)
+        await self.until(_Link.consume, queues, tolerated, queue=about)
         # Not before: each link would fall over what is refused.
         self.wanted |= {wanted.name: wanted for wanted in queues}
 
     async def listen(self) -> None:
         """Consume from the reply queue."""
         if self.reply_queue not in self.wanted:
-            wanted = _Wanted(self.reply_queue, {
-                **self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES})
-            await self.until(_Link.consume, [wanted], NOTHING, queue=wanted.name)
-            self.wanted[wanted.name] = wanted
+            arguments = {**self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES}
+            wanted = _Wanted(self.reply_queue, arguments)
+            await self.consume([wanted], NOTHING, self.reply_queue)
 
     async def send(self, message: _Message, delay: int = 0, due: int = 0) -> None:
         """Publish; if there is no such queue declare it, and publish again.
@@ -826,8 +824,7 @@ class Delivery:
     async def _work(self) -> None:
         """From its arrival to its acknowledgement."""
         current.set(self)
-        task: Any = asyncio.current_task()
-        self._session.running[self] = task
+        self._session.running[self] = asyncio.current_task()
         try:
             if not self._session.closing:
                 await self._process()
@@ -958,7 +955,11 @@ class Delivery:
         if not told or self._deliveries >= DELIVERY_LIMIT:
             self._reply_to, fate = '', f'it is in {self.name}.dead'
             await self._bury({**headers, 'error': text[:most], 'attempts': self.attempt})
-        logger.error('%r failed, %s', self, fate, exc_info=_loggable(failure, text))
+        if 'Traceback' not in lines or max(map(len, lines.splitlines())) > 1200:
+            # It can't be formatted, or it would fill the log.
+            where, name = failure.__traceback__, type(failure).__name__
+            failure = RuntimeError(f'{name}: {text:.1000}').with_traceback(where)
+        logger.error('%r failed, %s', self, fate, exc_info=failure)
 
     def _pause(self, failure: BaseException) -> int | None:
         """How many ms to wait for the next attempt, if there is one."""
@@ -1201,7 +1202,7 @@ class _Link:
                 await self.connections['publish'].close()
 
 
-METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8  # the types of frames
+METHOD, HEADER, BODY = 1, 2, 3  # the types of frames
 BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
 ACK, ACK_ALL = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1'  # delivery tag, multiple
@@ -1461,13 +1462,11 @@ class _Connection(AmqpProtocol):  # type: ignore
         while len(data) - start >= 7:
             kind, number, length = FRAME.unpack_from(data, start)
             end = start + 7 + length  # of the payload; the octet CE ends the frame
-            if length > self.capacity or kind not in (METHOD, HEADER, BODY, HEARTBEAT):
-                raise ValueError('no frame')
+            if length > self.capacity or (end < len(data) and data[end] != 0xCE):
+                raise ValueError('this is no frame')
             if end >= len(data):
                 self.complete = end + 1 - start
                 break
-            if data[end] != 0xCE:
-                raise ValueError('a frame without its end')
             if number:
                 channel = self.numbered[number]
                 if kind != channel.expected:
@@ -1577,25 +1576,21 @@ def pack(value: Any, what: str) -> bytes:
         return bytes(msgpack.packb(value, datetime=True))
     except Exception as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(
-            f'{_unpackable(value, what)}: {error!s:.200}. Send str() of a Decimal or UUID, '
-            "asdict() of a dataclass, model_dump(mode='json') of a pydantic model; a "
-            'datetime needs a time zone') from None
+        raise kind(f'{_unpackable(value, what)}: {error!s:.200}. Send str() of a UUID or '
+                   'Decimal, asdict() of a dataclass, model_dump(mode="json") of a pydantic '
+                   'model; a datetime needs a time zone') from None
 
 
 def _unpackable(value: Any, where: str) -> str:
     """Where in a value there is what msgpack can't carry, and its type."""
-    children: Any = ()
-    if isinstance(value, dict):
-        children = value.items()
-    elif isinstance(value, (list, tuple)):
-        children = enumerate(value)
-    for key, child in children if len(where) < 1000 else ():
+    pairs = value.items() if isinstance(value, dict) else enumerate(
+        value if isinstance(value, (list, tuple)) else ())
+    for key, child in pairs:
         try:
             msgpack.packb(child, datetime=True)
         except Exception:
             return _unpackable(child, f'{where}[{key!r:.100}]')
-    return f'{where} is of type {type(value).__name__}'
+    return f'{where:.1000} is of type {type(value).__name__}'
 
 
 def _value(headers: dict[str, Any], body: bytes) -> Any:
@@ -1617,22 +1612,20 @@ def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
     """The options, with what a host name or a URL says. No error shows the password."""
     if not isinstance(host, str):
         raise TypeError(f'host is a str or a list of them, not {type(host).__name__}')
+    secure = ssl or host.startswith('amqps:')
     try:
         url = urlsplit(host if '://' in host else f'amqp://{host}')
-        port = url.port or port
-        if url.scheme not in ('amqp', 'amqps') or url.query or '@' in url.path + url.fragment:
+        port = url.port or port or (5671 if secure else 5672)
+        if url.scheme not in ('amqp', 'amqps') or '@' in url.path + url.fragment or url.query:
             raise ValueError
     except ValueError:
-        raise ValueError(
-            'host is a name or amqp(s)://user:password@host:port/vhost, with user, '
-            'password and vhost percent-encoded, as by urllib.parse.quote(password, "")'
-        ) from None
-    secure = ssl or url.scheme == 'amqps'
-    parts = {'login': url.username, 'password': url.password,
-             'host': url.hostname or 'localhost', 'virtualhost': url.path[1:]}
-    address = {**options, 'port': port or (5671 if secure else 5672),
-               'ssl': secure or None,
-               **{name: unquote(part) for name, part in parts.items() if part}}
+        raise ValueError('host is a name or amqp(s)://user:password@host:port/vhost, with '
+                         'percent-encoded parts, as by urllib.parse.quote(password, "")'
+                         ) from None
+    said = {'login': url.username, 'password': url.password, 'virtualhost': url.path[1:],
+            'host': url.hostname or 'localhost'}
+    address = options | {'port': port, 'ssl': secure or None} | {
+        name: unquote(text) for name, text in said.items() if text}
     if len(str(address['virtualhost']).encode()) > 255:
         raise ValueError('virtualhost has 255 bytes at most')
     return address
@@ -1662,11 +1655,9 @@ def _check_limits(**arguments: Any) -> None:
     for name, value in arguments.items():
         least, most = LIMITS[name]
         kind = int if isinstance(least, int) else (int, float)
-        wrong = f'{name} is a number from {least} to {most}, not {value!r:.1000}'
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(wrong)
-        if value is not None and not least <= value <= most:
-            raise ValueError(wrong)
+        if value is not None and not (isinstance(value, kind) and least <= value <= most):
+            error = ValueError if isinstance(value, kind) else TypeError
+            raise error(f'{name} is a number from {least} to {most}, not {value!r:.1000}')
 
 
 # A message loses these headers on its way, and none is sent with them. RabbitMQ drops
@@ -1714,17 +1705,6 @@ def _text(describe: Callable[[Any], str | list[str]], value: Any) -> str:
     except BaseException:
         text = f'{type(value).__name__}, which cannot be described'
     return text[:500_000].encode('utf-8', 'backslashreplace').decode()
-
-
-def _loggable(failure: BaseException, text: str) -> BaseException:
-    """A failure for the log, unless that can't format it, or its text is too long."""
-    try:
-        if max(map(len, traceback.format_exception(failure))) < 1200:
-            return failure
-    except BaseException:
-        pass  # it can't be formatted
-    short = RuntimeError(f'{type(failure).__name__}: {text:.1000}')
-    return short.with_traceback(failure.__traceback__)
 
 
 def _is_final(error: BaseException | None) -> bool:
