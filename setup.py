@@ -19,8 +19,8 @@ setup(
     install_requires=['aioamqp>=0.15,<0.16', 'msgpack>=1.0'],
     extras_require={
         'test': [
-            'docutils', 'hypothesis', 'pytest', 'pytest-asyncio', 'pytest-timeout',
-            'tqdm', 'trustme',
+            'docutils', 'fastapi', 'httpx', 'hypothesis', 'pytest', 'pytest-asyncio',
+            'pytest-timeout', 'trustme', 'uvicorn',
             'uvloop; sys_platform != "win32"',
         ],
         'lint': ['build', 'mypy', 'ruff', 'setuptools', 'twine'],

@@ -35,6 +35,7 @@ import weakref
 
 import aioamqp
 import docutils.core
+import httpx
 import msgpack
 import pytest
 import trustme
@@ -2449,43 +2450,78 @@ async def test_worker_and_caller_run_under_uvloop(name, spawn):
 README = (HERE / 'README.rst').read_text()
 
 
-async def test_every_python_block_of_the_readme_runs(tmp_path, broker):
-    """Workers (that call `q.start()`) stay, the other blocks run to their end."""
+BLOCKS = [textwrap.dedent(block) for block in re.findall(
+    r'\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)', README)]
+
+
+@pytest.fixture
+async def readme(tmp_path, broker):
+    """Start what it shows, by what stands in it: a worker (that calls `q.start()`) or not."""
     names = {*re.findall(r"@q\.on\('([^']+)'", README)}
-    names |= {f'{name}.dead' for name in names}
+    names |= {f'{name}.dead' for name in names} | {f'{name}.dead.dead' for name in names}
     await broker.delete(*names)
-    blocks = re.findall(r'\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)', README)
-    assert len(blocks) == README.count('code-block:: python')
-    workers, mender, output = [], None, ''
-    try:
-        for number, block in enumerate(map(textwrap.dedent, blocks)):
-            if PORT != 5672:
-                block = block.replace(':5672', f':{PORT}').replace('Queue()', f'Queue(port={PORT})')
-            (tmp_path / f'block{number}.py').write_text(block)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, f'block{number}.py', cwd=tmp_path, stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, 'PYTHONPATH': str(HERE), 'PYTHONUNBUFFERED': '1'})
-            if 'q.start()' in block:
-                workers.append(process)
-                mender = process if 'mail.dead' in block else mender
-                for name in re.findall(r"@q\.on\('([^']+)'", block):
-                    await broker.until(name, consumers=1)
-                continue
-            status, printed = await ended(process)
-            assert status == 0, block
-            output += printed
-        mending = await asyncio.wait_for(mender.stdout.readline(), DEADLINE)
-    finally:
-        for process in workers:
+    processes = []
+
+    async def start(words, port=PORT, *command):
+        [block] = [each for each in BLOCKS if words in each]
+        (tmp_path / 'block.py').write_text(
+            block.replace(':5672', f':{port}').replace('Queue()', f'Queue(port={port})'))
+        processes.append(await asyncio.create_subprocess_exec(
+            sys.executable, *(command or ['block.py']), cwd=tmp_path, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, 'PYTHONPATH': str(HERE), 'PYTHONUNBUFFERED': '1'}))
+        for name in re.findall(r"@q\.on\('([^']+)'", block):
+            await broker.until(name, consumers=1)
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.returncode is None:
             process.terminate()
-        statuses = {(await ended(process))[0] for process in workers}
-        await broker.delete(*names)
-    assert statuses == {0}
-    assert mending == b'again, after no address: nobody\n'
-    assert output.splitlines() == [
-        '6', "cat.png [5, 'dog.png']",
-        "TypeError unsupported operand type(s) for +: 'int' and 'str'",
-        'healthy', '19.png is done 20']
+        assert (await ended(process))[0] in (0, -signal.SIGTERM)  # as uvicorn ends
+    await broker.delete(*names)
+
+
+async def test_the_scripts_of_the_readme_run(readme):
+    assert len(BLOCKS) == README.count('code-block:: python')
+    for words in "@q.on('add')", "@q.on('mail'":
+        await readme(words)
+    mender = await readme("@q.on('mail.dead')")
+    output = [await ended(await readme(words)) for words in ('[1, 2, 3]', "'healthy'")]
+    assert (await asyncio.wait_for(mender.stdout.readline(), DEADLINE)
+            == b'again, after no address: nobody\n')
+    assert output == [(0, '6\n'), (0, """cat.png [5, 'dog.png']
+TypeError unsupported operand type(s) for +: 'int' and 'str'
+cat.png is done
+dog.png is done
+healthy
+""")]
+
+
+async def test_the_web_app_of_the_readme_runs(readme, broker, unused_tcp_port):
+    """It starts while no broker answers, and a client that leaves ends its generator."""
+    async def answers(request, status):
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                with contextlib.suppress(httpx.ConnectError):
+                    if (await request()).status_code == status:
+                        return
+                await asyncio.sleep(0.05)
+
+    async with Forwarder() as forwarder, httpx.AsyncClient(
+            base_url=f'http://127.0.0.1:{unused_tcp_port}', timeout=DEADLINE) as client:
+        forwarder.down = True
+        await readme("@q.on('mail'")
+        await readme('FastAPI', forwarder.port, '-m', 'uvicorn', 'block:app', '--port',
+                     str(unused_tcp_port), '--log-level', 'critical')
+        await answers(lambda: client.post('/mail?to=a@b'), 500)
+        forwarder.down = False
+        await answers(lambda: client.post('/mail?to=a@b'), 200)
+        for _ in range(10):  # the handler has ten slots
+            async with client.stream('GET', '/resize?path=a&times=100000') as response:
+                async for line in response.aiter_lines():
+                    assert line == 'data: a is done'
+                    break
+        assert (await client.get('/resize?path=a&times=2')).text == 'data: a is done\n\n' * 2
 
 
 def test_the_readme_is_plain_restructuredtext():
