@@ -179,7 +179,8 @@ class Queue:
         return f'<Queue at {names}, {"" if self.connected else "not "}connected>'
 
     def on(self, name: str, raw: bool = False, prefetch_count: int = 10, *,
-           retries: int = 0, retry_delay: RetryDelay = 1.0, timeout: float | None = None,
+           retries: int = 0, retry_delay: RetryDelay = 1.0,
+           timeout: float | None = None,
            arguments: dict[str, Any] | None = None) -> Callable[[F], F]:
         """Register the decorated function as the handler of queue `name`.
 
@@ -372,13 +373,14 @@ class Queue:
         `RuntimeError`.
         """
         with BACKGROUND:
-            if (session := self._session) and session.is_open and session.loop.is_running():
+            session = self._session
+            if session and session.is_open and session.loop.is_running():
                 loop = session.loop
             else:
                 loop = _background_loop(self, os.getpid())
         if asyncio._get_running_loop() is loop:
             coroutine.close()
-            raise RuntimeError('run() would block the event loop of the Queue: await it')
+            raise RuntimeError('run() would block its own event loop: await it')
         within = asyncio.wait_for(coroutine, timeout)
         return asyncio.run_coroutine_threadsafe(within, loop).result()
 
@@ -388,8 +390,7 @@ class Queue:
         if session is None or not session.is_open:
             return None
         if session.loop is not asyncio.get_running_loop():
-            raise RuntimeError('the Queue is open in another event loop: use its run(), '
-                               'or close it there')
+            raise RuntimeError('the Queue is open in another event loop: use its run()')
         return session
 
 
@@ -558,7 +559,8 @@ class _Session:
                 raise
         raise refused.with_traceback(None)
 
-    async def consume(self, queues: list[_Wanted], tolerated: str, about: str = '') -> None:
+    async def consume(self, queues: list[_Wanted], tolerated: str,
+                      about: str = '') -> None:
         """Declare queues, then consume from them: with this link, and with the next."""
         await self.until(_Link.consume, queues, tolerated, queue=about)
         # Not before: each link would fall over what is refused.
@@ -583,7 +585,7 @@ class _Session:
         there are few such queues, whatever delays are asked for. Headers say when the
         message is due and how much was cut off: a worker sends it on for the rest.
         """
-        name, rung = message.queue, _rung(delay) if delay else 0
+        name, rung = message.queue, delay and _rung(delay)
         if rung:
             headers = message.properties.get('headers') or {}
             if delay - rung > EARLY:
@@ -598,7 +600,7 @@ class _Session:
                 queues.append(_Wanted(message.queue, {
                     'x-message-ttl': rung, 'x-dead-letter-exchange': '',
                     'x-dead-letter-routing-key': name,
-                    **quorum, **(AT_LEAST_ONCE if quorum else {})}))
+                    **(quorum and {**quorum, **AT_LEAST_ONCE})}))
             for wanted in queues:
                 await self.until(_Link.declare, wanted, EXISTS_OTHERWISE)
 
@@ -630,7 +632,8 @@ class _Session:
     def _reply_received(self, received: _Received) -> None:
         """Give a reply to the task that awaits it."""
         properties = unpack_properties(received.header)
-        ident, headers = properties.get('correlation_id', ''), properties.get('headers', {})
+        ident: str = properties.get('correlation_id', '')
+        headers: dict[str, Any] = properties.get('headers', {})
         if properties.get('message_type') == 'cancel':
             for delivery in self.running:
                 if delivery.id == ident:
@@ -670,7 +673,7 @@ class _Replies:
         self.message: _Message | None = None  # which the end confirms
 
     def add(self, headers: dict[str, Any], body: bytes, reply_to: str | None) -> None:
-        """Keep a part or the end; those of another run are dropped: each begins at 0."""
+        """Keep a part or the end; drop those of another run, which begins at 0."""
         if 'part' in headers:
             self.reply_to = reply_to
             if headers['part'] == self.count:
@@ -823,31 +826,34 @@ class Delivery:
 
     async def _work(self) -> None:
         """From its arrival to its acknowledgement."""
+        session = self._session
         current.set(self)
-        self._session.running[self] = asyncio.current_task()
+        session.running[self] = asyncio.current_task()
         try:
-            if not self._session.closing:
+            if session.closing:
+                return
+            try:
                 await self._process()
-                self._received.ack()
+            except BaseException as error:  # SystemExit ends no worker
+                if session.over:
+                    raise
+                await self._fail(error)
+            self._received.ack()
         except BaseException as error:
             logger.warning('%r goes to another worker: %.1000r', self, error,
-                           exc_info=not self._session.over)
+                           exc_info=not session.over)
         finally:
-            self._session.done(self)
+            session.done(self)
 
     async def _process(self) -> None:
-        """Run the handler; have its result, its retry or its dead letter confirmed."""
-        try:
-            if self._due and (rest := min(self._cut, self._due - _now())) > EARLY:
-                counts = {'x-attempt': self.attempt, 'x-deliveries': self._deliveries}
-                return await self._resend(self.name, counts, rest, self._due)
-            result = await self._run()
-            end = {'headers': {'parts': self._parts}} if self._parts else {}
-            await self._reply(None, result, **end)
-        except BaseException as error:  # SystemExit ends the handler, not the worker
-            if self._session.over:  # the broker gives the task to another worker
-                raise
-            await self._fail(error)
+        """Run the handler, and have its result confirmed."""
+        if self._due and (rest := min(self._cut, self._due - _now())) > EARLY:
+            counts = {'x-attempt': self.attempt, 'x-deliveries': self._deliveries}
+            await self._resend(self.name, counts, rest, self._due)
+            return
+        result = await self._run()
+        end = {'headers': {'parts': self._parts}} if self._parts else {}
+        await self._reply(None, result, **end)
 
     async def _run(self) -> Any:
         if self._deliveries >= DELIVERY_LIMIT:
@@ -919,8 +925,8 @@ class Delivery:
         body = pack([error, result], '[error, result]')
         if not self._reply_to:
             return False
-        message = _Message(self._reply_to, body, {
-            'correlation_id': self.id, 'content_type': MSGPACK, **properties})
+        properties |= {'correlation_id': self.id, 'content_type': MSGPACK}
+        message = _Message(self._reply_to, body, properties)
         try:
             return await self._session.until(
                 _Link.publish, message, queue=self._reply_to)
@@ -930,58 +936,50 @@ class Delivery:
                 self._reply_to = ''
             raise
 
-    async def _fail(self, failure: BaseException) -> None:
+    async def _fail(self, error: BaseException) -> None:
         """Have the retry confirmed; or else tell the caller, or leave a dead letter."""
-        pause = None
         try:
-            pause = self._pause(failure)
-        except Exception as error:  # of the user's function; its context is the failure
-            failure = error
-        text, lines = _text(str, failure), _text(traceback.format_exception, failure)
+            pause = self._pause(error)
+        except Exception as of_retry_delay:  # its context is the error of the handler
+            error, pause = of_retry_delay, None
+        failure = _Failure(error)
         if pause is not None:
             with contextlib.suppress(Refused):  # to wait for room would block our queue
                 await self._resend(self.name, {'x-attempt': self.attempt + 1}, pause)
                 logger.warning('%r failed, it runs again in %s s: %s: %.1000r', self,
-                               pause / 1000, type(failure).__name__, text)
+                               pause / 1000, failure.type, failure.text)
                 return
         # Headers have to fit one frame; a character takes up to four bytes.
         most = self._received.capacity // 16
-        headers: dict[str, Any] = {
-            'type': _text(str, type(failure).__qualname__)[-most:],
-            'traceback': lines[-most:]}
+        headers = {'type': failure.type[-most:], 'traceback': failure.traceback[-most:]}
         told, fate = False, 'its caller is told'
         with contextlib.suppress(Refused):
-            told = await self._reply(text, None, headers=headers)
+            told = await self._reply(failure.text, None, headers=headers)
         if not told or self._deliveries >= DELIVERY_LIMIT:
             self._reply_to, fate = '', f'it is in {self.name}.dead'
-            await self._bury({**headers, 'error': text[:most], 'attempts': self.attempt})
-        if 'Traceback' not in lines or max(map(len, lines.splitlines())) > 1200:
-            # It can't be formatted, or it would fill the log.
-            where, name = failure.__traceback__, type(failure).__name__
-            failure = RuntimeError(f'{name}: {text:.1000}').with_traceback(where)
-        logger.error('%r failed, %s', self, fate, exc_info=failure)
+            headers['error'] = failure.text[:most]
+            await self._bury({**headers, 'attempts': self.attempt})
+        logger.error('%r failed, %s', self, fate, exc_info=failure.loggable)
 
-    def _pause(self, failure: BaseException) -> int | None:
+    def _pause(self, error: BaseException) -> int | None:
         """How many ms to wait for the next attempt, if there is one."""
         delay = self._handler.retry_delay
         if self.attempt > self._retries:
             return None
         if callable(delay):
-            delay = delay(failure, self.attempt)
+            delay = delay(error, self.attempt)
         elif delay is not None:
             delay *= 2 ** min(self.attempt - 1, 32)
         return None if delay is None else round(1000 * max(0, min(delay, LONGEST)))
 
     async def _bury(self, headers: dict[str, Any]) -> None:
         """Leave a dead letter, however long that takes."""
-        waited = False
-        while True:
-            try:
-                return await self._resend(f'{self.name}.dead', headers)
-            except Refused as refused:
-                if not waited:
-                    logger.warning('%r waits for its dead letter: %s', self, refused)
-            waited = True
+        for attempt in itertools.count():
+            with contextlib.suppress(Refused):
+                await self._resend(f'{self.name}.dead', headers)
+                return
+            if attempt == 0:
+                logger.warning('%r waits: its dead letter is refused', self)
             await asyncio.sleep(REFUSED_PAUSE)
 
     async def _resend(self, queue: str, headers: dict[str, Any], delay: int = 0,
@@ -997,15 +995,29 @@ class Delivery:
             message = _Message(queue, self._received.body, properties)
             if not kept or len(message.header) + 100 < self._received.capacity:
                 return await self._session.send(message, delay, due)
-            del kept[max(kept, key=lambda key: len(encode.field_table({key: kept[key]})))]
+            del kept[max(kept, key=lambda key: len(repr(kept[key])))]
 
 
-# ------------------------------------------------------------------------------ The line
+class _Failure:
+    """What a handler raised: as texts that can be sent, and as what a log can show."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.text, self.type = _text(str, error), _text(str, type(error).__qualname__)
+        self.traceback = _text(traceback.format_exception, error)
+        self.loggable = error
+        if 'Traceback' not in self.traceback or max(
+                map(len, self.traceback.splitlines())) > 1200:
+            # It can't be formatted, or it would fill the log.
+            self.loggable = RuntimeError(f'{self.type:.200}: {self.text:.1000}')
+            self.loggable.__traceback__ = error.__traceback__
+
+
+# ------------------------------------------------------------------------- The line
 #
 # From here on it is AMQP, which knows nothing of tasks. Down come messages to publish,
-# and the queues that are wanted. Up go `received(message)` for what the broker delivers,
-# and once `broke()`, when a link is lost; and as results and exceptions of what was
-# called: whether a message was confirmed, and what the broker refuses.
+# and queues that are wanted. Up go `received(message)` for what the broker delivers and
+# `broke()`, once, when a link is lost; and as results of what was called, whether a
+# message was confirmed, and what the broker refuses.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1052,8 +1064,8 @@ class _Place(NamedTuple):
     number: int
 
 
-# What the broker refuses closes the channel. So messages that may be refused have one of
-# their own, and so have declarations.
+# What the broker refuses closes the channel. So messages that may be refused have one
+# of their own, and so have declarations.
 MESSAGES, SUSPECTS = _Place('publish', 1), _Place('publish', 2)
 CONSUMERS, DECLARATIONS = _Place('consume', 1), _Place('consume', 2)
 
@@ -1155,8 +1167,8 @@ class _Link:
                 return await confirm
             except Refused as error:
                 refused = error
-            if refused.code:
-                break
+                if error.code:
+                    break
         raise refused
 
     async def declare(self, wanted: _Wanted, tolerated: str) -> None:
@@ -1225,7 +1237,7 @@ class _Channel:
         # Delivery tags of what came in and isn't acknowledged.
         # Speed: the first key of a dict takes long to find after many removals.
         self.unacked: OrderedDict[int, None] = OrderedDict()
-        # It is sent the payload of each frame, and says of which type the next has to be.
+        # It is sent the payload of each frame, and says which type has to come next.
         self.frames = self.receive()
         self.expected = next(self.frames)
 
@@ -1283,8 +1295,10 @@ class _Channel:
         messages that it did not confirm.
         """
         self.closed = True
-        for number, call in enumerate(self.calls):
-            _settle(call, ConnectionError('closed over another call') if number else error)
+        if self.calls:
+            _settle(self.calls.popleft(), error)
+        for call in self.calls:
+            _settle(call, ConnectionError('closed over another call'))
         for message in self.unconfirmed.values():
             message.settle(error)
         self.unconfirmed.clear()  # the error has a traceback, with all that was sent
@@ -1316,8 +1330,8 @@ class _Channel:
             if (self.connection.role, self.number) == CONSUMERS:
                 self.connection.link.drop(refused)
         elif isinstance(method, amqp.Basic.Cancel):  # its queue was deleted, perhaps
-            why = f'the broker ended the consumer of {method.consumer_tag!r}'
-            self.connection.link.drop(ConnectionError(why))
+            why = ConnectionError(f'{method.consumer_tag!r} is not consumed any more')
+            self.connection.link.drop(why)
         else:
             _settle(self.calls.popleft(), method)
 
@@ -1371,17 +1385,13 @@ class _Connection(AmqpProtocol):  # type: ignore
             **link.address['client_properties'], 'capabilities': CAPABILITIES}})
         self.link, self.role, self.loop = link, role, asyncio.get_running_loop()
         self.numbered: dict[int, _Channel] = {}
+        self.capacity = int(link.address['frame_max']) - 8  # bytes that a frame carries
         # What those hear who wait for the broker, when the connection is lost.
         self.loss: Exception = ConnectionError('the connection was lost')
         self.acked = 0  # all up to this delivery tag, when frames go out
         self.outgoing: list[bytes] = []
         # The start of a frame, and how many bytes there are when it is complete.
         self.incomplete, self.complete = bytearray(), 0
-
-    @property
-    def capacity(self) -> int:
-        """How many bytes one frame carries."""
-        return int(self.connection_tunning['frame_max']) - 8
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -1405,6 +1415,7 @@ class _Connection(AmqpProtocol):  # type: ignore
         limits = self.connection_tunning
         for name in 'frame_max', 'channel_max':
             limits[name] = min(limits[name], getattr(frame, name) or limits[name])
+        self.capacity = limits['frame_max'] - 8
 
     async def get_frame(self) -> Any:
         """Read a frame of channel 0; one that can't be read is the end of the link."""
@@ -1576,9 +1587,9 @@ def pack(value: Any, what: str) -> bytes:
         return bytes(msgpack.packb(value, datetime=True))
     except Exception as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f'{_unpackable(value, what)}: {error!s:.200}. Send str() of a UUID or '
-                   'Decimal, asdict() of a dataclass, model_dump(mode="json") of a pydantic '
-                   'model; a datetime needs a time zone') from None
+        raise kind(f'{_unpackable(value, what)}: {error!s:.200}. Send str() of a UUID '
+                   'or Decimal, asdict() of a dataclass, model_dump(mode="json") of a '
+                   'pydantic model; a datetime needs a time zone') from None
 
 
 def _unpackable(value: Any, where: str) -> str:
@@ -1616,15 +1627,16 @@ def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
     try:
         url = urlsplit(host if '://' in host else f'amqp://{host}')
         port = url.port or port or (5671 if secure else 5672)
-        if url.scheme not in ('amqp', 'amqps') or '@' in url.path + url.fragment or url.query:
+        misread = url.query or '@' in url.path + url.fragment  # a ? / # in a password
+        if url.scheme not in ('amqp', 'amqps') or misread:
             raise ValueError
     except ValueError:
-        raise ValueError('host is a name or amqp(s)://user:password@host:port/vhost, with '
-                         'percent-encoded parts, as by urllib.parse.quote(password, "")'
-                         ) from None
-    said = {'login': url.username, 'password': url.password, 'virtualhost': url.path[1:],
-            'host': url.hostname or 'localhost'}
-    address = options | {'port': port, 'ssl': secure or None} | {
+        raise ValueError(
+            'host is a name or amqp(s)://user:password@host:port/vhost, with its parts '
+            'percent-encoded, as by urllib.parse.quote(password, "")') from None
+    said = {'login': url.username, 'password': url.password, 'host': url.hostname,
+            'virtualhost': url.path[1:]}
+    address = options | {'host': 'localhost', 'port': port, 'ssl': secure or None} | {
         name: unquote(text) for name, text in said.items() if text}
     if len(str(address['virtualhost']).encode()) > 255:
         raise ValueError('virtualhost has 255 bytes at most')
@@ -1642,8 +1654,8 @@ def _check_name(name: str) -> None:
 
 
 LONGEST = 10 * 365 * 86_400.0  # seconds: RabbitMQ takes no longer x-message-ttl
-# The least and the most of arguments: of integers, where the least is one. aioamqp spins
-# without heartbeats, and RabbitMQ 4 hangs up over smaller frames.
+# The least and the most of arguments: of integers, where the least is one. Without
+# heartbeats aioamqp spins, and RabbitMQ 4 hangs up over smaller frames.
 LIMITS: dict[str, tuple[float, float]] = {
     'port': (1, 65_535), 'heartbeat': (1, 65_535), 'frame_max': (8192, 2**31),
     'channel_max': (2, 65_535), 'retry': (0.001, LONGEST), 'retries': (0, 2**31),
@@ -1655,16 +1667,17 @@ def _check_limits(**arguments: Any) -> None:
     for name, value in arguments.items():
         least, most = LIMITS[name]
         kind = int if isinstance(least, int) else (int, float)
-        if value is not None and not (isinstance(value, kind) and least <= value <= most):
-            error = ValueError if isinstance(value, kind) else TypeError
-            raise error(f'{name} is a number from {least} to {most}, not {value!r:.1000}')
+        if value is None or (isinstance(value, kind) and least <= value <= most):
+            continue
+        error = ValueError if isinstance(value, kind) else TypeError
+        raise error(f'{name} is a number from {least} to {most}, not {value!r:.99}')
 
 
 # A message loses these headers on its way, and none is sent with them. RabbitMQ drops
-# what it takes for a cycle of dead letters, routes by CC and BCC, and counts deliveries;
-# the others are ours. https://www.rabbitmq.com/docs/dlx#automatic-dead-letter-cycles
-RESERVED = ('x-death', 'x-first-death-', 'x-last-death-', 'x-delivery-count', 'CC', 'BCC',
-            'x-acquired-count', 'x-attempt', 'x-due', 'x-cut', 'x-deliveries')
+# what it takes for a cycle of dead letters, routes by CC and BCC, counts deliveries;
+# others are ours. https://www.rabbitmq.com/docs/dlx#automatic-dead-letter-cycles
+RESERVED = ('x-death', 'x-first-death-', 'x-last-death-', 'x-delivery-count', 'CC',
+            'BCC', 'x-acquired-count', 'x-attempt', 'x-due', 'x-cut', 'x-deliveries')
 
 
 def _checked(headers: dict[str, Any]) -> dict[str, Any]:
@@ -1678,9 +1691,10 @@ def _checked(headers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_float(value: Any) -> bool:
-    if isinstance(value, (dict, list)):
-        return any(map(_has_float, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, float)
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, float) or (
+        isinstance(value, list) and any(map(_has_float, value)))
 
 
 def _number(header: Any) -> int:
@@ -1715,7 +1729,7 @@ def _is_final(error: BaseException | None) -> bool:
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> bool:
-    """Give a future its result, or its exception; False if it has one, or is cancelled."""
+    """Give a future its result or exception; False if it has one, or is cancelled."""
     if future.done():
         return False
     if isinstance(outcome, BaseException):
