@@ -625,7 +625,8 @@ class _Session:
         """A handler has ended: what has waited for its slot begins."""
         del self.running[delivery]
         if waiting := self.waiting.get(delivery.name):
-            self.loop.create_task(waiting.popleft()._work())
+            work = waiting.popleft()._work()
+            self.loop.create_task(work, context=contextvars.Context())
         else:
             self.busy[delivery.name] -= 1
 
@@ -655,7 +656,8 @@ class _Session:
     def cancel(self, ident: str, reply_to: str) -> None:
         """Tell a worker that nobody wants what a generator yields."""
         properties = {'correlation_id': ident, 'message_type': 'cancel'}
-        sending = self.until(_Link.publish, _Message(reply_to, b'', properties))
+        message = _Message(reply_to, b'', properties)
+        sending = self.until(_Link.publish, message, queue=reply_to)
         # Should it fail, the next part brings another one.
         self.loop.create_task(sending).add_done_callback(
             lambda task: task.cancelled() or task.exception())
@@ -815,7 +817,7 @@ class Delivery:
         self._reply_to: str = self._properties.get('reply_to', '')
         if headers := self._properties.get('headers'):  # Speed: drain 5 %
             self.headers = {
-                key: headers[key] for key in headers if not key.startswith(RESERVED)}
+                key: headers[key] for key in headers if not RESERVED.fullmatch(key)}
             self.attempt = max(1, _number(headers.get('x-attempt')))
             self._due, self._cut = map(_number, map(headers.get, ('x-due', 'x-cut')))
             self._deliveries = (_number(headers.get('x-deliveries'))
@@ -1676,13 +1678,14 @@ def _check_limits(**arguments: Any) -> None:
 # A message loses these headers on its way, and none is sent with them. RabbitMQ drops
 # what it takes for a cycle of dead letters, routes by CC and BCC, counts deliveries;
 # others are ours. https://www.rabbitmq.com/docs/dlx#automatic-dead-letter-cycles
-RESERVED = ('x-death', 'x-first-death-', 'x-last-death-', 'x-delivery-count', 'CC',
-            'BCC', 'x-acquired-count', 'x-attempt', 'x-due', 'x-cut', 'x-deliveries')
+RESERVED = re.compile(
+    'x-(first-|last-)?death.*|CC|BCC|x-(delivery|acquired)-count|'
+    'x-(attempt|deliveries|due|cut)', re.DOTALL)
 
 
 def _checked(headers: dict[str, Any]) -> dict[str, Any]:
     for key, value in headers.items():
-        if key.startswith(RESERVED):
+        if RESERVED.fullmatch(key):
             raise ValueError(f'the header {key!r} is one of RabbitMQ or of aioqueue')
         if _has_float(value) or not is_unchanged(key, value):
             raise TypeError(f'the header {key!r}: pamqp cannot send {value!r:.1000} '

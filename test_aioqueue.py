@@ -1502,7 +1502,7 @@ async def test_what_is_refused_waits_for_room(name, worker, broker, monkeypatch,
     await true(lambda: worker.runs)
     await worker.task('next', no_response=True)  # no room for a retry now
     worker.opened = 1
-    await true(lambda: 'waits for its dead letter' in caplog.text)
+    await true(lambda: 'its dead letter is refused' in caplog.text)
     assert worker.data == ['wait fail']
     assert (await broker.get(f'{name}.dead'))[0] == b'full'
     body, properties = await broker.get(f'{name}.dead')

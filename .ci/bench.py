@@ -11,7 +11,7 @@ aioqueue on it) take turns in every round, in another order each time. The rows:
 - drain: a worker with a prefetch of 100 and a handler that does nothing handles those.
 - call: 50 at once send a task, await its result, send the next.
 - latency: one call after the other, how long one takes.
-- delayed: enqueue, with a delay that ends when all are sent.
+- delayed: enqueue, with a delay that ends when all are sent; delays: each with its own.
 - caller, worker: the processor time of a task (the worker's of enqueue: of drain).
 """
 
@@ -24,6 +24,7 @@ import faulthandler
 import importlib.metadata
 import json
 import os
+import random
 import resource
 import statistics
 import struct
@@ -66,7 +67,6 @@ class Contender:
         self.results = {}
 
     async def run(self, row, numbers, at_once, **options):
-        """Send or call a task for each of the numbers."""
         async def some():
             for number in numbers:
                 if row in CALLS:
@@ -78,7 +78,6 @@ class Contender:
         await asyncio.gather(*(some() for _ in range(at_once)))
 
     def handle(self, data):
-        """What a worker does with a task: nothing but count."""
         if not self.handled:
             self.began = now()
         self.handled += 1
@@ -92,7 +91,7 @@ class Contender:
 
 
 class Aioqueue(Contender):
-    rows = ('enqueue', *CALLS, 'delayed')
+    rows = ('enqueue', *CALLS, 'delayed', 'delays')
     quick = True
 
     async def connect(self, serving=False):
@@ -107,7 +106,9 @@ class Aioqueue(Contender):
             await self.q.start_async()
         await self.q.connect()
 
-    async def send(self, data, **options):
+    async def send(self, data, spread=0, **options):
+        if spread:
+            options['delay'] += random.uniform(0, spread)
         await self.q.task(self.queue, data, no_response=True, **options)
 
     async def call(self, data):
@@ -338,19 +339,19 @@ def now():
 
 
 def used(count, began):
-    """Return the rate, the processor time in µs of one, and the peak memory in MB."""
+    # The rate, the processor time in µs of one, and the peak memory in MB.
     took, busy = (end - start for end, start in zip(now(), began, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in kB, on Linux
     return count / took, busy / count * 1e6, peak * 1024 / 1e6
 
 
 async def measure(contender, counts, delay):
-    """Return what was found of a contender in a round."""
     found = {}
     await contender.connect()
     for row, count in counts.items():
         at_once = 1 if row == 'latency' else AT_ONCE
         options = {'delay': delay} if row == 'delayed' else {}
+        options = {'delay': delay, 'spread': 10} if row == 'delays' else options
         # The first ones, which find everything cold, are not measured.
         await contender.run(row, range(AT_ONCE), at_once, **options)
         began = now()
@@ -365,8 +366,8 @@ async def measure(contender, counts, delay):
         unit, value = ('ms', 1e3 / rate) if row == 'latency' else ('tasks/s', rate)
         found[f'{row}, {unit}'] = value
         found.setdefault('drain, tasks/s', drain)
-        if row == 'delayed':
-            found['delayed of enqueue, %'] = rate / found['enqueue, tasks/s'] * 100
+        if of := {'delayed': 'enqueue', 'delays': 'delayed'}.get(row):
+            found[f'{row} of {of}, %'] = rate / found[f'{of}, tasks/s'] * 100
         found |= {f'{row}: caller, µs': sending, f'{row}: worker, µs': handling}
     await contender.close()
     await asyncio.sleep(0.5)  # for the last acknowledgements
@@ -378,11 +379,11 @@ async def measure(contender, counts, delay):
 async def child(role, name, queue, tasks, *rows):
     tasks = int(tasks)
     faulthandler.dump_traceback_later(60 + tasks // 50, exit=True)  # if it hangs
-    shares = {'call': 5, 'latency': 30}
+    shares = {'call': 5, 'latency': 30, 'delays': 50}
     counts = {row: tasks // shares.get(row, 1) for row in rows}
     contender = CONTENDERS.get(name, Aioqueue)(queue)
     if role == 'caller':
-        print(json.dumps(await measure(contender, counts, 1 + tasks / 8000)))
+        print(json.dumps(await measure(contender, counts, 5 + tasks // 40_000 * 5)))
         return
     # After the last one another is one too many, and reported, too.
     contender.expected = [*(AT_ONCE + count for count in counts.values()), 1]
@@ -396,7 +397,9 @@ def remove(queue):
 
     with amqp.Connection(HOST) as connection:
         channel = connection.channel()
-        names = queue, f'{queue}.reply', f'{queue}.dead'
+        names = [queue, f'{queue}.reply', f'{queue}.dead']
+        names += [f'{queue}.delay.{digits * 10**zeros // 10}'
+                  for digits in range(10, 100, 5) for zeros in range(6)]
         left = sum(map(channel.queue_delete, names))
         channel.exchange_delete(queue)
     if left:
@@ -405,7 +408,6 @@ def remove(queue):
 
 
 def answer(name, folder, tasks, rows):
-    """Run a caller, which starts a worker, and return what it found."""
     queue = f'bench.{os.getpid()}.{name}'
     kind = CONTENDERS.get(name, Aioqueue)
     tasks = str(tasks if kind.quick else tasks // 4)
@@ -448,8 +450,7 @@ def table(results):
         print('  '.join(map(str.ljust, line, widths)).rstrip(), flush=True)
 
 
-def compare(contenders, rounds, tasks, rows):
-    """Measure all contenders in turn, print a table; return how many failed."""
+def compare(contenders, rounds, tasks, rows):  # how many failed
     results = {name: {} for name in contenders}
     for number in range(rounds):
         turns = collections.deque(results)
@@ -478,8 +479,7 @@ def main():
     parser.add_argument('--tasks', metavar='N,...')
     parser.add_argument('--tiny', action='store_true', help='does this still run?')
     options = parser.parse_args()
-    rounds = 1 if options.tiny else options.rounds
-    rows = 1 if options.tasks else None
+    rounds, rows = 1 if options.tiny else options.rounds, 1 if options.tasks else None
     sizes = options.tasks or ('1000' if options.tiny else '100000')
     names = sorted(options.only.split(','), key=[*CONTENDERS].index)
     contenders = dict.fromkeys(names, os.getcwd())
