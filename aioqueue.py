@@ -123,17 +123,24 @@ class Refused(Exception):
 
 
 @dataclasses.dataclass
-class _Handler:
+class _Wanted:
+    """A queue that is declared with these arguments, and perhaps consumed from."""
+
+    name: str
+    arguments: dict[str, Any]
+    prefetch_count: int = 0  # no limit
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Handler(_Wanted):
     """What `Queue.on()` was told."""
 
     function: Callable[[Any], Any]
     is_async: bool
     raw: bool
-    prefetch_count: int
     retries: int
     retry_delay: RetryDelay
     timeout: float | None
-    arguments: dict[str, Any]
 
 
 class Queue:
@@ -217,8 +224,9 @@ class Queue:
                 raise TypeError(f'the handler of {name!r} is called with one argument, '
                                 f'the data of the task: {error}') from None
             self._handlers[name] = _Handler(
-                function, is_async, raw, prefetch_count, retries, retry_delay, timeout,
-                self._quorum | (arguments or {}))
+                name, self._quorum | (arguments or {}), prefetch_count, raw=raw,
+                function=function, is_async=is_async, retries=retries,
+                retry_delay=retry_delay, timeout=timeout)
             return function
 
         return register
@@ -258,9 +266,7 @@ class Queue:
             session = await self._connect()
             session.started = True
             # What may not be declared may be there; if it isn't, consuming tells.
-            await session.consume([
-                _Wanted(name, handler.arguments, handler.prefetch_count)
-                for name, handler in self._handlers.items()], NOT_PERMITTED)
+            await session.consume([*self._handlers.values()], NOT_PERMITTED)
         except BaseException:
             if first:
                 await self.close()
@@ -559,10 +565,10 @@ class _Session:
                 raise
         raise refused.with_traceback(None)
 
-    async def consume(self, queues: list[_Wanted], tolerated: str,
-                      about: str = '') -> None:
+    async def consume(self, queues: list[_Wanted], tolerated: str, queue: str = ''
+                      ) -> None:
         """Declare queues, then consume from them: with this link, and with the next."""
-        await self.until(_Link.consume, queues, tolerated, queue=about)
+        await self.until(_Link.consume, queues, tolerated, queue=queue)
         # Not before: each link would fall over what is refused.
         self.wanted |= {wanted.name: wanted for wanted in queues}
 
@@ -571,7 +577,7 @@ class _Session:
         if self.reply_queue not in self.wanted:
             arguments = {**self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES}
             wanted = _Wanted(self.reply_queue, arguments)
-            await self.consume([wanted], NOTHING, self.reply_queue)
+            await self.consume([wanted], NOTHING, queue=wanted.name)
 
     async def send(self, message: _Message, delay: int = 0, due: int = 0) -> None:
         """Publish; if there is no such queue declare it, and publish again.
@@ -593,15 +599,15 @@ class _Session:
                 headers = {**headers, 'x-cut': delay - rung, 'x-due': due}
             message = _Message(f'{name}.delay.{rung}', message.body,
                                {**message.properties, 'headers': headers})
-        quorum, handler = self.queue._quorum, self.queue._handlers.get(name)
+        quorum = self.queue._quorum
         while not await self.until(_Link.publish, message):
-            queues = [_Wanted(name, handler.arguments if handler else quorum)]
+            wanted = self.queue._handlers.get(name) or _Wanted(name, quorum)
+            await self.until(_Link.declare, wanted, EXISTS_OTHERWISE)
             if rung:
-                queues.append(_Wanted(message.queue, {
+                wanted = _Wanted(message.queue, {
                     'x-message-ttl': rung, 'x-dead-letter-exchange': '',
                     'x-dead-letter-routing-key': name,
-                    **(quorum and {**quorum, **AT_LEAST_ONCE})}))
-            for wanted in queues:
+                    **(quorum and {**quorum, **AT_LEAST_ONCE})})
                 await self.until(_Link.declare, wanted, EXISTS_OTHERWISE)
 
     def received(self, received: _Received) -> None:
@@ -641,10 +647,10 @@ class _Session:
                     delivery._unwanted = 'its caller has cancelled it'
             return
         is_part, reply_to = 'part' in headers, properties.get('reply_to')
-        if ident in self.cancelled and is_part and reply_to:
-            self.cancel(ident, reply_to)
         if not is_part:
             self.cancelled.discard(ident)
+        elif ident in self.cancelled:
+            self.cancel(ident, reply_to)
         if replies := self.replies.get(ident):
             replies.add(headers, received.body, reply_to)
             if replies.end:
@@ -653,8 +659,11 @@ class _Session:
             logger.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
                          '%.1000r', ident, headers['type'], unpack(received.body)[0])
 
-    def cancel(self, ident: str, reply_to: str) -> None:
+    def cancel(self, ident: str, reply_to: str | None) -> None:
         """Tell a worker that nobody wants what a generator yields."""
+        self.cancelled.add(ident)
+        if not reply_to:  # its next part may say where
+            return
         properties = {'correlation_id': ident, 'message_type': 'cancel'}
         message = _Message(reply_to, b'', properties)
         sending = self.until(_Link.publish, message, queue=reply_to)
@@ -773,12 +782,8 @@ class Task:
         """
         replies = self._replies
         if replies and not replies.end and replies.session.is_open:
-            replies.session.loop.call_soon_threadsafe(self._cancel, replies)
-
-    def _cancel(self, replies: _Replies) -> None:
-        replies.session.cancelled.add(self.id)
-        if replies.reply_to:  # or else its first part will say where
-            replies.session.cancel(self.id, replies.reply_to)
+            replies.session.loop.call_soon_threadsafe(
+                replies.session.cancel, self.id, replies.reply_to)
 
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
@@ -1020,15 +1025,6 @@ class _Failure:
 # and queues that are wanted. Up go `received(message)` for what the broker delivers and
 # `broke()`, once, when a link is lost; and as results of what was called, whether a
 # message was confirmed, and what the broker refuses.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Wanted:
-    """A queue that is declared with these arguments, and perhaps consumed from."""
-
-    name: str
-    arguments: dict[str, Any]
-    prefetch_count: int = 0  # no limit
 
 
 class _Message:
