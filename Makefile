@@ -5,6 +5,7 @@ PORT ?= 5672
 NODE ?=
 CONFIG ?=  # a file of settings (rabbitmq.conf) for a broker that is started
 ARGS ?=
+WITH ?=  # versions of dependencies, in a VENV of their own: WITH='msgpack==1.0.0'
 VENV ?= .venv
 BIN = $(VENV)/bin
 RABBIT = $(PYTHON) .ci/rabbit.py
@@ -34,7 +35,7 @@ test: $(VENV)/.installed rabbit  ## the tests, of one part with ARGS='-k name'
 
 lint: $(VENV)/.lint  ## ruff and mypy
 	$(BIN)/ruff check --no-cache .
-	$(BIN)/mypy --cache-dir=/dev/null --disable-error-code=annotation-unchecked aioqueue.py
+	$(BIN)/mypy --strict --cache-dir=/dev/null aioqueue.py
 
 bench: .bench/.installed rabbit  ## compare with other libraries: ARGS='--rounds 5'
 	@.bench/bin/python .ci/bench.py $(ARGS)
@@ -53,7 +54,7 @@ clean: stop  ## stop the brokers, remove all that is made here
 	    && $(PYTHON) -m venv $*; }
 
 $(VENV)/.installed: setup.py | $(BIN)/pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' $(WITH)
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.installed

@@ -1,11 +1,27 @@
 import pathlib
 import re
+import shutil
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 # Read, not imported: that would need aioamqp before it is installed.
 VERSION = re.search(r"^__version__ = '(.+)'$", (HERE / 'aioqueue.py').read_text(), re.M)
+
+
+class BuildWithStubs(build_py):
+    """A single module can't say that it is typed; a package of stubs beside it can.
+
+    https://typing.python.org/en/latest/spec/distributing.html#stub-only-packages
+    """
+
+    def run(self):
+        super().run()
+        stubs = pathlib.Path(self.build_lib, 'aioqueue-stubs')
+        stubs.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(HERE / 'aioqueue.py', stubs / '__init__.pyi')
+
 
 setup(
     name='aioqueue',
@@ -15,19 +31,16 @@ setup(
     long_description_content_type='text/x-rst',
     license='MIT',
     py_modules=['aioqueue'],
+    cmdclass={'build_py': BuildWithStubs},
     python_requires='>=3.11',
     install_requires=['aioamqp>=0.15,<0.16', 'msgpack>=1.0'],
     extras_require={
         'test': [
-            'docutils', 'fastapi', 'httpx', 'hypothesis', 'pytest', 'pytest-asyncio',
-            'pytest-timeout', 'trustme', 'uvicorn',
-            'uvloop; sys_platform != "win32"',
+            'build', 'docutils', 'fastapi', 'httpx', 'hypothesis', 'mypy', 'pytest',
+            'pytest-asyncio', 'pytest-timeout', 'setuptools>=70.1', 'trustme',
+            'uvicorn', 'uvloop; sys_platform != "win32"',
         ],
-        'lint': ['build', 'mypy', 'ruff', 'setuptools', 'twine'],
-    },
-    project_urls={
-        'Source': 'https://github.com/aioqueue/aioqueue',
-        'Issues': 'https://github.com/aioqueue/aioqueue/issues',
+        'lint': ['ruff', 'twine'],
     },
     keywords='asyncio task queue rabbitmq amqp rpc worker',
     classifiers=[
