@@ -75,8 +75,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
-import msgpack  # type: ignore
-from aioamqp import AmqpClosedConnection, AmqpProtocol  # type: ignore
+import aioamqp  # type: ignore[import, unused-ignore]
+import msgpack  # type: ignore[import, unused-ignore]
 from pamqp import commands as amqp
 from pamqp import decode, encode
 from pamqp.frame import marshal, unmarshal
@@ -947,7 +947,7 @@ class Delivery:
         """Have the retry confirmed; or else tell the caller, or leave a dead letter."""
         try:
             pause = self._pause(error)
-        except Exception as of_retry_delay:  # its context is the error of the handler
+        except BaseException as of_retry_delay:  # its context is the handler's
             error, pause = of_retry_delay, None
         failure = _Failure(error)
         if pause is not None:
@@ -1012,9 +1012,8 @@ class _Failure:
         self.text, self.type = _text(str, error), _text(str, type(error).__qualname__)
         self.traceback = _text(traceback.format_exception, error)
         self.loggable = error
-        if 'Traceback' not in self.traceback or max(
-                map(len, self.traceback.splitlines())) > 1200:
-            # It can't be formatted, or it would fill the log.
+        too_long = len(self.text) > 1000 or len(self.traceback) > 20_000
+        if too_long or 'Traceback' not in self.traceback:  # so it can't be formatted
             self.loggable = RuntimeError(f'{self.type:.200}: {self.text:.1000}')
             self.loggable.__traceback__ = error.__traceback__
 
@@ -1368,7 +1367,7 @@ CAPABILITIES = {'authentication_failure_close': True, 'consumer_cancel_notify': 
                 'connection.blocked': True}
 
 
-class _Connection(AmqpProtocol):  # type: ignore
+class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
     """A connection: aioamqp opens and closes it, and has its heartbeats.
 
     The frames of its channels are taken here out of what the socket gives, wherever it
@@ -1421,7 +1420,7 @@ class _Connection(AmqpProtocol):  # type: ignore
             number, method = await super().get_frame()
         except Exception as error:
             self.link.drop(ConnectionError(f'this is no AMQP: {error!r}'))
-            raise AmqpClosedConnection from error
+            raise aioamqp.AmqpClosedConnection from error
         if isinstance(method, (amqp.Connection.Blocked, amqp.Connection.Unblocked)):
             reason = getattr(method, 'reason', 'it takes messages again')
             logger.warning('%s: %s: %s', self.link.name, method.name, reason)

@@ -9,6 +9,7 @@ import array
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import datetime
 import decimal
 import gc
@@ -740,6 +741,11 @@ async def test_current_is_the_task_being_run(plain, name, worker):
     job = worker.runs[0].job
     expected = task.id, name, 1, {'tenant': 'blue', 'n': 1}
     assert (job.id, job.name, job.attempt, job.headers) == expected
+    assert repr(job) == f'<Delivery {task.id!r} of {name!r}, attempt 1>'
+    assert repr(task) == f'<Task {task.id!r} of {name!r}>'
+    assert repr(worker.q) == f'<Queue at 127.0.0.1:{PORT}, connected>'
+    q = Queue(['amqp://me:secret@one:1/', 'two'], password='secret')
+    assert repr(q) == '<Queue at one:1, two:5672, not connected>'
     with pytest.raises(LookupError):
         aioqueue.current.get()
 
@@ -1143,6 +1149,24 @@ async def test_a_task_that_cannot_be_sent_is_an_error(arguments, error, name, ca
     await caller.task(name, no_response=True)
 
 
+Point = dataclasses.make_dataclass('Point', ['x'])
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    ({'priority': 300}, 'priority.*300'), ({'delay': datetime.timedelta(1)}, 'delay.*timedelta'),
+    ({'data': 'text', 'raw': True}, 'raw.*str'),
+    ({'data': {'a': [1, decimal.Decimal(1)]}}, r"data\['a'\]\[1\] is of type Decimal.*str\(\)"),
+    ({'data': [{2: uuid.UUID(int=1)}]}, r'data\[0\]\[2\] is of type UUID.*str\(\)'),
+    ({'data': [{uuid.UUID(int=1): 2}]}, r'data\[0\] .*UUID.*str\(\)'),
+    ({'data': Point(1)}, r'data is of type Point.*asdict\(\).*model_dump\(mode=.json'),
+    ({'data': (1, datetime.datetime(2024, 1, 1))}, r'data\[1\] is of type datetime.*time zone')])
+async def test_what_cannot_be_sent_is_named(arguments, words, name, caller):
+    with pytest.raises(MISUSE, match=words):
+        await caller.task(name, **arguments)
+    with pytest.raises(TypeError, match='positional'):
+        await caller.task(name, 1, 2)
+
+
 @pytest.mark.parametrize(('arguments', 'error'), [
     ({'name': 5}, MISUSE), ({'name': ''}, ValueError), ({'name': 'x' * 231}, ValueError),
     ({'name': 'a\n'}, ValueError), ({'name': 'a*'}, ValueError),
@@ -1163,12 +1187,18 @@ async def test_misuse_of_on_is_an_error(name, queues):
     assert q.on(name)(len) is len
     with pytest.raises(ValueError, match=name):
         q.on(name)(print)
+    for odd in (lambda: 1, lambda a, b: 1, lambda *, data: 1, lambda data, *, more: 1):
+        with pytest.raises(TypeError, match=f'{name}.x.*one argument'):
+            q.on(f'{name}.x')(odd)
+    q.on(f'{name}.x')(lambda data, more=1, *rest, **options: 1)
+    with pytest.raises(RuntimeError, match=r'await start_async\(\)'):
+        q.start()
     await q.start_async()
     without_handlers = queues()
     await without_handlers.start_async()
     for each in q, without_handlers:
         with pytest.raises(RuntimeError, match='start'):
-            each.on(f'{name}.x')(print)
+            each.on(f'{name}.y')(print)
 
 
 @pytest.mark.parametrize(('arguments', 'error'), [
@@ -1215,32 +1245,40 @@ async def test_with_retry_false_the_first_failure_raises(name, unused_tcp_port, 
             await attempt()
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'hang_up': True}, {'greeting': b'SSH-2.0-OpenSSH_9.2\r\n' * 10},
-], ids=['silent', 'hangs up', 'chatty'])
-async def test_where_something_else_answers_is_no_broker(options, name, queues, monkeypatch):
+@pytest.mark.parametrize(('other', 'words'), [
+    (peer(), 'no answer in 0.3 s'), (peer(hang_up=True), 'closed by the peer'),
+    (peer(b'SSH-2.0-OpenSSH_9.2\r\n' * 10), 'no AMQP.*SSH'),
+    (peer(b'HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n'), 'no AMQP.*HTTP/1.1 400'),
+], ids=['silent', 'hangs up', 'chatty', 'HTTP'])
+async def test_where_something_else_answers_is_no_broker(other, words, name, queues, monkeypatch):
     monkeypatch.setattr(aioqueue, 'CONNECT_DEADLINE', 0.3)
-    async with peer(**options) as port:
-        with pytest.raises(OSError):
+    async with other as port:
+        with pytest.raises(OSError, match=words):
             await queues(port, retry=False).connect()
         q = queues(None, [f'127.0.0.1:{port}', f'127.0.0.1:{PORT}'])
         await q.task(name, no_response=True)
 
 
 async def test_without_a_broker_it_tries_again_until_there_is_one(name, queues, caplog):
+    caplog.set_level(logging.INFO)
     async with Forwarder() as forwarder:
         forwarder.down, q = True, queues(forwarder.port)
         for _ in range(2):  # at the start, and after a loss
             caplog.clear()
             sending = asyncio.create_task(q.task(name, no_response=True))
-            await true(lambda: caplog.text.count('connection to') >= 3)
+            await true(lambda: caplog.text.count('no connection to') >= 3)
+            assert 'lost the' not in caplog.text
             assert (q.connected, sending.done()) == (False, False)
             assert caplog.records[-1].created - caplog.records[0].created > 0.09  # `retry`
             forwarder.down = False
             await asyncio.wait_for(sending, DEADLINE)
             assert q.connected is True
+            await q.start_async()
             forwarder.cut(down=True)
-            await true(lambda: q.connected is False)
+            await true(lambda: 'lost the connection to' in caplog.text)
+            assert q.connected is False
+            assert {each.name for each in caplog.records} == {'aioqueue'}  # aioamqp is quiet
+            assert 'consuming from' not in caplog.text  # it has no handlers
 
 
 async def test_hosts_that_are_down_are_passed_over(name, queues, monkeypatch, caplog):
@@ -1527,6 +1565,115 @@ async def test_a_task_that_kills_its_worker_is_dead_after_the_limit(name, queues
     assert properties.headers['tenant'] == 'blue'
     assert await call(q, name, 1) == 2  # it goes on
     await broker.until(name, messages=0)
+
+
+# What a person sees.
+
+USER = """
+from aioqueue import Queue, Task, current
+q = Queue(['amqp://localhost'], retry=False, quorum=True, heartbeat=5)
+@q.on('add', retries=3, retry_delay=lambda error, attempt: None if attempt > 2 else 1.5)
+async def add(numbers: list[int]) -> int:
+    return sum(numbers) + current.get().attempt
+@q.on('main', retry_delay='x')  # wrong
+async def main(name: str) -> int:
+    task: Task = await q.task(name, [1], delay=0.5, priority=3)
+    await q.task('add', 1, 2)  # wrong
+    await q.task('add', priority='x')  # wrong
+    await q.task('add', dealy=1)  # wrong
+    await q.task('add').result()  # wrong
+    task.retry()  # wrong
+    return await add([part async for part in task]) + len(task.id)
+status: int = q.run(main('add'), timeout=3)
+"""
+
+
+def test_the_wheel_is_typed_and_so_is_a_copy_of_the_file(tmp_path):
+    def run(module, *arguments):
+        command = [sys.executable, '-m', module, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+    run('venv', '--without-pip', '.')
+    python, site = tmp_path / 'bin/python', next(tmp_path.glob('lib/*/site-packages'))
+    run('build', '--no-isolation', f'--outdir={tmp_path}', HERE)  # the wheel from the sdist
+    run('pip', f'--python={python}', 'install', '--no-deps', *tmp_path.glob('*.whl'))
+    (site / 'others.pth').write_text(str(pathlib.Path(msgpack.__file__).parents[1]))
+    (tmp_path / 'user.py').write_text(USER)
+    (tmp_path / 'vendored.py').write_text((HERE / 'aioqueue.py').read_text())
+    # Some have installed types of msgpack: then an import that is ignored is no error.
+    (tmp_path / 'msgpack.pyi').write_text('from typing import Any\npackb: Any\nunpackb: Any')
+    found = run('mypy', '--strict', f'--python-executable={python}', 'user.py', 'vendored.py')
+    wrong = [number for number, line in enumerate(USER.split('\n'), 1) if '# wrong' in line]
+    assert {*re.findall(r'(.+:\d+): error', found)} == {f'user.py:{each}' for each in wrong}, found
+    run('pip', f'--python={python}', 'uninstall', '--yes', 'aioqueue')
+    assert [*site.glob('aioqueue*')] == []
+
+
+@KINDS
+async def test_the_log_says_where_a_task_failed_and_what_becomes_of_it(plain, name, worker, caplog):
+    await worker.start(plain=plain, retries=1, retry_delay=0.05)
+    for options, fate in ({}, 'caller is told'), ({'no_response': True}, f'is in {name}.dead'):
+        caplog.clear()
+        task = await worker.task('fail', **options)
+        await true(lambda: len(caplog.records) == 2)
+        again, for_good = caplog.records
+        assert (again.levelname, again.exc_info) == ('WARNING', None)
+        assert re.search(f'{task.id}.*0.05 s.*ValueError: .as asked', again.getMessage())
+        assert (for_good.levelname, for_good.exc_info[0]) == ('ERROR', ValueError)
+        assert re.search(f'{task.id}.*{fate}', for_good.getMessage())
+        assert "raise ValueError('as asked" in caplog.text  # the code that failed
+        assert options or 'raise ValueError' in (await failure(task.result())).__notes__[0]
+
+
+@pytest.mark.parametrize('text', ['x' * 9999, 'a line\n' * 999], ids=['wide', 'high'])
+async def test_the_log_has_what_nobody_awaits_but_no_long_text(text, worker, caplog):
+    async def fail(data):
+        raise ValueError(text)
+
+    await worker.start(fail, retries=1, retry_delay=0.3)
+    await worker.task()  # nobody keeps it
+    await true(lambda: len(caplog.records) == 3)
+    assert all('\n' not in each.getMessage() for each in caplog.records)
+    assert re.search('ERROR.* nobody awaits it any more: .?ValueError.?: .', caplog.text)
+    assert 3 * 900 < len(caplog.text) < 3 * 1000 + 2500  # with the lines of the traceback
+
+
+async def test_retry_delay_may_be_a_function_or_none(name, worker):
+    def delay(error, attempt):
+        value = 0.3 if attempt == 1 else error.args[0]
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    async def fail(key):
+        worker.runs.append(time.monotonic())
+        raise ValueError(delays[key])
+
+    delays = {'ValueError': None, 'TypeError': 'x', 'KeyError': KeyError(), 'exit': SystemExit()}
+    worker.q.on(f'{name}.x', retries=4, retry_delay=None)(fail)
+    await worker.start(fail, retries=4, retry_delay=delay)
+    await failure(call(worker.caller, f'{name}.x', 'TypeError'))
+    for key in delays:
+        error = await failure(worker.call(key))
+        assert key in error.type.replace('SystemExit', 'exit')
+        assert 'raise ValueError(' in error.traceback
+        assert 0.29 < worker.runs[-1] - worker.runs[-2] < 0.6
+    assert len(worker.runs) == 1 + 2 * len(delays)
+
+
+async def test_a_message_of_others_has_its_id_at_each_delivery(name, worker, other, broker):
+    await broker.declare(name)
+    for ids in {'message_id': 'm'}, {'message_id': 'x', 'correlation_id': 'c'}, {}:
+        await broker.put(name, msgpack.packb('wait fail'), **ids)
+    await worker.start()
+    await true(lambda: len(worker.runs) == 3)
+    await worker.q.close(timeout=0)
+    other.opened = 1
+    await other.start(retries=1, retry_delay=0)
+    await broker.until(f'{name}.dead', messages=3)
+    seen = collections.Counter(run.job.id for run in other.runs)
+    assert sorted(seen.values()) == [2, 2, 2]
+    assert {'m', 'c'} <= {run.job.id for run in worker.runs} & {*seen}
 
 
 # Closing.
