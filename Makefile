@@ -5,7 +5,7 @@ PORT ?= 5672
 NODE ?=
 CONFIG ?=  # a file of settings (rabbitmq.conf) for a broker that is started
 ARGS ?=
-WITH ?=  # versions of dependencies, in a VENV of their own: WITH='msgpack==1.0.0'
+WITH ?=  # versions of dependencies, in a VENV of their own: WITH='msgpack==1.0.2'
 VENV ?= .venv
 BIN = $(VENV)/bin
 RABBIT = $(PYTHON) .ci/rabbit.py

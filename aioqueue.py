@@ -60,10 +60,10 @@ import inspect
 import itertools
 import logging
 import os
-import platform
 import random
 import re
 import signal
+import socket
 import ssl as tls
 import struct
 import threading
@@ -92,6 +92,7 @@ logging.getLogger('aioamqp').setLevel(logging.CRITICAL)
 F = TypeVar('F', bound=Callable[..., Any])
 R = TypeVar('R')
 RetryDelay = float | Callable[[BaseException, int], float | None] | None
+SendPart = Callable[[Any], Coroutine[Any, Any, bool]]
 
 #: Inside a handler, plain ones too, `current.get()` is the `Delivery` being run.
 current: contextvars.ContextVar[Delivery] = contextvars.ContextVar('aioqueue.current')
@@ -120,27 +121,6 @@ class Refused(Exception):
     def __init__(self, text: str, code: int = 0) -> None:
         super().__init__(text)
         self.code = code
-
-
-@dataclasses.dataclass
-class _Wanted:
-    """A queue that is declared with these arguments, and perhaps consumed from."""
-
-    name: str
-    arguments: dict[str, Any]
-    prefetch_count: int = 0  # no limit
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Handler(_Wanted):
-    """What `Queue.on()` was told."""
-
-    function: Callable[[Any], Any]
-    is_async: bool
-    raw: bool
-    retries: int
-    retry_delay: RetryDelay
-    timeout: float | None
 
 
 class Queue:
@@ -173,6 +153,8 @@ class Queue:
         options = OPTIONS | connect_kwargs
         _check_limits(port=port, retry=None if retry is False else retry, **{
             name: options[name] for name in ('heartbeat', 'frame_max', 'channel_max')})
+        if not isinstance(ssl, (bool, tls.SSLContext)):
+            raise TypeError(f'ssl is True or an ssl.SSLContext, not {ssl!r}')
         hosts = host if isinstance(host, list) else [host]
         if not hosts:
             raise ValueError('host is an empty list')
@@ -249,7 +231,10 @@ class Queue:
     async def _connect(self) -> _Session:
         while (session := self._session_here()) and session.closing:
             await self.close()
-        self._session = session = session or _Session(self)
+        if session is None:
+            if self._session:
+                self._session.hang_up()
+            self._session = session = _Session(self)
         await _outcome(session.up)
         return session
 
@@ -266,7 +251,7 @@ class Queue:
             session = await self._connect()
             session.started = True
             # What may not be declared may be there; if it isn't, consuming tells.
-            await session.consume([*self._handlers.values()], NOT_PERMITTED)
+            await session.consume([*self._handlers.values()], NOT_PERMITTED, '')
         except BaseException:
             if first:
                 await self.close()
@@ -456,14 +441,14 @@ class _Session:
         self.replies = weakref.WeakValueDictionary[str, _Replies]()
         # The asyncio tasks that wait for a reply: nothing else leads to them.
         self.waiters: set[Any] = set()
-        # The ids of streams that were cancelled, until their end has come.
+        # The ids of streams that were cancelled, for as long as replies may come.
         self.cancelled: set[str] = set()
         # Queues over which the broker has closed a link: it is not asked again.
         self.refused: dict[str, Refused] = {}
         # What its opener has in context variables is none of the handlers' business.
         self.supervisor = self.loop.create_task(
             self._supervise(), context=contextvars.Context())
-        self.supervisor.add_done_callback(self._ended)
+        self.supervisor.add_done_callback(self._closed)
 
     @property
     def is_open(self) -> bool:
@@ -497,10 +482,10 @@ class _Session:
                 link.drop(error)
             except asyncio.CancelledError:
                 if self.closing:  # otherwise the loop is ending, and aioamqp's tasks
-                    await self._idle(CLOSE_DEADLINE)
+                    await _ended(self.running.values(), CLOSE_DEADLINE)
                     await link.close(self.reply_queue)
                 link.drop(ConnectionError('closed'))
-                raise
+                return  # a traceback would keep the link alive
             why = link.broken.exception()
             what = 'lost the' if lost else 'no'
             logger.warning('%s connection to %s: %r', what, link.name, why)
@@ -520,7 +505,13 @@ class _Session:
             self.up = self.loop.create_future()
         self.waiting.clear()
 
-    def _ended(self, _: object) -> None:
+    def hang_up(self) -> None:
+        """Its loop was closed while a link was up: the broker has to hear of it."""
+        if self.loop.is_closed() and self.process == os.getpid() and self.up.done():
+            with contextlib.suppress(Exception):
+                self.up.result().hang_up()
+
+    def _closed(self, _: object) -> None:
         """The supervisor has: by `close()`, with the event loop, or in vain."""
         _settle(self.up, ConnectionError(CLOSED))
         for replies in list(self.replies.values()):
@@ -531,20 +522,16 @@ class _Session:
         logger.info('stopping: %s tasks are running', len(self.running))
         self.closing = True
         self.waiting.clear()
-        self.wanted = {name: wanted for name, wanted in self.wanted.items()
-                       if name not in self.queue._handlers}
+        for name in self.queue._handlers:
+            self.wanted.pop(name, None)
         if self.up.done():
             self.up.result().cancel(*self.queue._handlers)
-        await self._idle(timeout)
+        await _ended(self.running.values(), timeout)
         work = *self.running.values(), self.supervisor
         if not self.over:  # another close() may be further
             for each in work:
                 each.cancel()
-        await asyncio.wait(work, timeout=2 * CLOSE_DEADLINE)
-
-    async def _idle(self, timeout: float | None) -> None:
-        if self.running:
-            await asyncio.wait(self.running.values(), timeout=timeout)
+        await _ended(work, 2 * CLOSE_DEADLINE)
 
     async def until(self, call: Callable[..., Awaitable[R]], *args: Any,
                     queue: str = '') -> R:
@@ -565,8 +552,7 @@ class _Session:
                 raise
         raise refused.with_traceback(None)
 
-    async def consume(self, queues: list[_Wanted], tolerated: str, queue: str = ''
-                      ) -> None:
+    async def consume(self, queues: list[_Wanted], tolerated: str, queue: str) -> None:
         """Declare queues, then consume from them: with this link, and with the next."""
         await self.until(_Link.consume, queues, tolerated, queue=queue)
         # Not before: each link would fall over what is refused.
@@ -577,28 +563,17 @@ class _Session:
         if self.reply_queue not in self.wanted:
             arguments = {**self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES}
             wanted = _Wanted(self.reply_queue, arguments)
-            await self.consume([wanted], NOTHING, queue=wanted.name)
+            await self.consume([wanted], NOTHING, wanted.name)
 
     async def send(self, message: _Message, delay: int = 0, due: int = 0) -> None:
         """Publish; if there is no such queue declare it, and publish again.
 
         To declare it first would cost a round trip, and fails where it exists with
-        other arguments. A delay is in ms, and so is the time since the epoch when the
-        message is due, if that isn't `delay` from now.
-
-        Delayed messages climb down a ladder of queues. `NAME.delay.MS` passes on to
-        `NAME` what is MS old. MS is the delay cut down to a digit and a half, so that
-        there are few such queues, whatever delays are asked for. Headers say when the
-        message is due and how much was cut off: a worker sends it on for the rest.
+        other arguments. For `delay` and `due` see `_delayed()`.
         """
         name, rung = message.queue, delay and _rung(delay)
         if rung:
-            headers = message.properties.get('headers') or {}
-            if delay - rung > EARLY:
-                due = due or _now() + delay
-                headers = {**headers, 'x-cut': delay - rung, 'x-due': due}
-            message = _Message(f'{name}.delay.{rung}', message.body,
-                               {**message.properties, 'headers': headers})
+            message = _delayed(message, delay, due)
         quorum = self.queue._quorum
         while not await self.until(_Link.publish, message):
             wanted = self.queue._handlers.get(name) or _Wanted(name, quorum)
@@ -612,8 +587,7 @@ class _Session:
 
     def received(self, received: _Received) -> None:
         """A message has come from one of the queues that are consumed."""
-        name = received.queue
-        if name == self.reply_queue:
+        if received.queue == self.reply_queue:
             received.ack()
             try:
                 self._reply_received(received)
@@ -621,11 +595,11 @@ class _Session:
                 logger.warning('a reply that is none: %.1000r', error)
         elif not self.closing:
             delivery = Delivery(self, received)
-            if self.busy[name] < delivery._handler.prefetch_count:
-                self.busy[name] += 1
+            if self.busy[delivery.name] < delivery._handler.prefetch_count:
+                self.busy[delivery.name] += 1
                 start_task(self.loop, delivery._work())
             else:
-                self.waiting[name].append(delivery)
+                self.waiting[delivery.name].append(delivery)
 
     def done(self, delivery: Delivery) -> None:
         """A handler has ended: what has waited for its slot begins."""
@@ -646,10 +620,8 @@ class _Session:
                 if delivery.id == ident:
                     delivery._unwanted = 'its caller has cancelled it'
             return
-        is_part, reply_to = 'part' in headers, properties.get('reply_to')
-        if not is_part:
-            self.cancelled.discard(ident)
-        elif ident in self.cancelled:
+        reply_to = properties.get('reply_to')
+        if 'part' in headers and ident in self.cancelled:
             self.cancel(ident, reply_to)
         if replies := self.replies.get(ident):
             replies.add(headers, received.body, reply_to)
@@ -662,6 +634,7 @@ class _Session:
     def cancel(self, ident: str, reply_to: str | None) -> None:
         """Tell a worker that nobody wants what a generator yields."""
         self.cancelled.add(ident)
+        self.loop.call_later(REPLY_QUEUE_EXPIRES / 1000, self.cancelled.discard, ident)
         if not reply_to:  # its next part may say where
             return
         properties = {'correlation_id': ident, 'message_type': 'cancel'}
@@ -670,6 +643,26 @@ class _Session:
         # Should it fail, the next part brings another one.
         self.loop.create_task(sending).add_done_callback(
             lambda task: task.cancelled() or task.exception())
+
+
+def _rung(delay: int) -> int:
+    """A delay cut down to a digit and a half: 3_947_123 is 3_500_000, 47 is 45."""
+    return delay - delay % (10 ** len(str(delay)) // 20 or 1)
+
+
+def _delayed(message: _Message, delay: int, due: int) -> _Message:
+    """A message on its way down a ladder of queues, `delay` ms long.
+
+    `NAME.delay.MS` passes on to `NAME` what is MS old. MS is the delay cut down to a
+    digit and a half, so that there are few such queues, whatever delays are asked for.
+    Headers say how much was cut off, and when the message is due (ms since the epoch;
+    0: `delay` from now): a worker that gets it too early sends it on for the rest.
+    """
+    rung, headers = _rung(delay), message.properties.get('headers') or {}
+    if delay - rung > EARLY:
+        headers = {**headers, 'x-cut': delay - rung, 'x-due': due or _now() + delay}
+    return _Message(f'{message.queue}.delay.{rung}', message.body,
+                    {**message.properties, 'headers': headers})
 
 
 class _Replies:
@@ -759,6 +752,7 @@ class Task:
         if timeout is not None:  # Speed: asyncio.timeout(None) costs 15 % of a call
             async with asyncio.timeout(timeout):
                 return await self.result()
+        self._queue._session_here()  # raises in another event loop
         if (replies := self._replies) is None:
             return None
         while not replies.end:
@@ -767,6 +761,7 @@ class Task:
         return [_value({}, part) for part in replies.parts] or value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
+        self._queue._session_here()  # raises in another event loop
         if replies := self._replies:
             while replies.parts or not replies.end:
                 if replies.parts:
@@ -784,6 +779,75 @@ class Task:
         if replies and not replies.end and replies.session.is_open:
             replies.session.loop.call_soon_threadsafe(
                 replies.session.cancel, self.id, replies.reply_to)
+
+
+@dataclasses.dataclass
+class _Wanted:
+    """A queue that is declared with these arguments, and perhaps consumed from."""
+
+    name: str
+    arguments: dict[str, Any]
+    prefetch_count: int = 0  # no limit
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Handler(_Wanted):
+    """What `Queue.on()` was told, and how that is called."""
+
+    function: Callable[[Any], Any]
+    is_async: bool
+    raw: bool
+    retries: int
+    retry_delay: RetryDelay
+    timeout: float | None
+
+    async def run(self, body: bytes, send_part: SendPart) -> Any:
+        """Call the function with the data of a task, for `timeout` at the most.
+
+        `send_part` gets each value that it yields, and says whether to go on.
+        """
+        try:
+            data = body if self.raw else unpack(body)
+        except Exception as error:
+            raise _undecodable(error) from None
+        if self.timeout is None:  # Speed: asyncio.timeout(None) costs 15 % of a call
+            return await self.call(data, send_part)
+        limit = asyncio.timeout(self.timeout)
+        try:
+            async with limit:
+                return await self.call(data, send_part)
+        except BaseException as error:
+            if not limit.expired():
+                raise
+            text = f'it ran longer than {self.timeout} seconds'
+            raise TimeoutError(text) from error
+
+    async def call(self, data: Any, send_part: SendPart) -> Any:
+        if self.is_async:
+            result = self.function(data)
+        else:
+            loop = asyncio.get_running_loop()
+            result = await in_thread(self.call_plain, data, send_part, loop)
+        if inspect.isasyncgen(result):
+            async with contextlib.aclosing(result):
+                async for value in result:
+                    if not await send_part(value):
+                        break
+            return []
+        return await result if inspect.isawaitable(result) else result
+
+    def call_plain(self, data: Any, send_part: SendPart,
+                   loop: asyncio.AbstractEventLoop) -> Any:
+        """The same in a thread: all steps of a generator run in this one."""
+        result = self.function(data)
+        if not inspect.isgenerator(result):
+            return result
+        with contextlib.closing(result):
+            for value in result:
+                part = send_part(value)
+                if not asyncio.run_coroutine_threadsafe(part, loop).result():
+                    break
+        return []
 
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
@@ -816,7 +880,7 @@ class Delivery:
         try:
             self._properties = unpack_properties(received.header)
         except Exception as error:
-            self._properties, self._malformed, self._retries = {}, error, 0
+            self._malformed, self._properties, self._retries = error, {}, 0
         self.id: str = (self._properties.get('correlation_id')
                         or self._properties.get('message_id') or os.urandom(16).hex())
         self._reply_to: str = self._properties.get('reply_to', '')
@@ -858,60 +922,14 @@ class Delivery:
             counts = {'x-attempt': self.attempt, 'x-deliveries': self._deliveries}
             await self._resend(self.name, counts, rest, self._due)
             return
-        result = await self._run()
-        end = {'headers': {'parts': self._parts}} if self._parts else {}
-        await self._reply(None, result, **end)
-
-    async def _run(self) -> Any:
+        if self._malformed:
+            raise _undecodable(self._malformed)
         if self._deliveries >= DELIVERY_LIMIT:
             self._retries = 0
             raise RuntimeError(f'{self._deliveries} deliveries, never acknowledged')
-        if self._handler.timeout is None:  # Speed: as in Task.result()
-            return await self._call()
-        limit = asyncio.timeout(self._handler.timeout)
-        try:
-            async with limit:
-                return await self._call()
-        except BaseException as error:
-            if not limit.expired():
-                raise
-            text = f'it ran longer than {self._handler.timeout} seconds'
-            raise TimeoutError(text) from error
-
-    async def _call(self) -> Any:
-        """Call the handler with the data of the task, and send what it yields."""
-        data: Any = self._received.body
-        try:
-            if self._malformed:
-                raise self._malformed
-            if not self._handler.raw:
-                data = unpack(data)
-        except Exception as error:  # its repr() may hold the whole body
-            raise ValueError('the message cannot be decoded: '
-                             f'{type(error).__name__}: {error}') from None
-        if self._handler.is_async:
-            result = self._handler.function(data)
-        else:
-            result = await in_thread(self._call_plain, data)
-        if inspect.isasyncgen(result):
-            async with contextlib.aclosing(result):
-                async for value in result:
-                    if not await self._send_part(value):
-                        break
-            return []
-        return await result if inspect.isawaitable(result) else result
-
-    def _call_plain(self, data: Any) -> Any:
-        """The same in a thread: all steps of a generator run in this one."""
-        result, loop = self._handler.function(data), self._session.loop
-        if not inspect.isgenerator(result):
-            return result
-        with contextlib.closing(result):
-            for value in result:
-                part = self._send_part(value)
-                if not asyncio.run_coroutine_threadsafe(part, loop).result():
-                    break
-        return []
+        result = await self._handler.run(self._received.body, self._send_part)
+        end = {'headers': {'parts': self._parts}} if self._parts else {}
+        await self._reply(None, result, **end)
 
     async def _send_part(self, value: Any) -> bool:
         """Send what a generator has yielded; False if nobody wants more."""
@@ -1003,6 +1021,11 @@ class Delivery:
             if not kept or len(message.header) + 100 < self._received.capacity:
                 return await self._session.send(message, delay, due)
             del kept[max(kept, key=lambda key: len(repr(kept[key])))]
+
+
+def _undecodable(error: Exception) -> ValueError:
+    """What msgpack or pamqp say, without what they may hold: the whole body."""
+    return ValueError(f'the message cannot be decoded: {type(error).__name__}: {error}')
 
 
 class _Failure:
@@ -1098,17 +1121,24 @@ class _Link:
         self.consumers: dict[str, asyncio.Future[Any]] = {}
         self.alone = asyncio.Lock()
 
-    async def open(self, wanted: list[_Wanted]) -> None:
-        """Connect, and consume from the queues that are wanted."""
+    @contextlib.asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """A broker that doesn't answer in time is none: the link is dropped."""
         try:
             async with asyncio.timeout(CONNECT_DEADLINE):
-                await self.connect('publish')
-                await self.connect('consume')
-                for place in MESSAGES, SUSPECTS, CONSUMERS, DECLARATIONS:
-                    await self.channel(place).opened
-                await self.consume(wanted, f'{NOT_PERMITTED}|{EXISTS_OTHERWISE}')
+                yield
         except TimeoutError:
-            raise TimeoutError(f'no answer in {CONNECT_DEADLINE} seconds') from None
+            self.drop(TimeoutError(f'no answer in {CONNECT_DEADLINE} seconds'))
+            raise ConnectionError('dropped') from None
+
+    async def open(self, wanted: list[_Wanted]) -> None:
+        """Connect, and consume from the queues that are wanted."""
+        async with self.deadline():
+            await self.connect('publish')
+            await self.connect('consume')
+            for place in MESSAGES, SUSPECTS, CONSUMERS, DECLARATIONS:
+                await self.channel(place).opened
+            await self.consume(wanted, f'{NOT_PERMITTED}|{EXISTS_OTHERWISE}')
         if self.broken.done():
             raise ConnectionError('lost while it was opened')
 
@@ -1134,6 +1164,11 @@ class _Link:
             self.broke()
         for connection in self.connections.values():
             connection.transport.abort()
+
+    def hang_up(self) -> None:
+        """Close the sockets, without the event loop."""
+        for connection in self.connections.values():
+            connection.transport.get_extra_info('socket').shutdown(socket.SHUT_RDWR)
 
     def channel(self, place: _Place) -> _Channel:
         connection = self.connections[place.role]
@@ -1179,19 +1214,23 @@ class _Link:
 
     async def consume(self, queues: list[_Wanted], tolerated: str) -> None:
         """Declare queues, all of them, then consume from them."""
-        for wanted in queues:
-            await self.declare(wanted, tolerated)
+        async with self.deadline():
+            for wanted in queues:
+                await self.declare(wanted, tolerated)
+            for wanted in queues:
+                if wanted.name not in self.consumers:
+                    self.consumers[wanted.name] = self.consumer(wanted)
+                await _outcome(self.consumers[wanted.name])
+
+    def consumer(self, wanted: _Wanted) -> asyncio.Future[Any]:
+        # Only quorum queues take this, since RabbitMQ 4.3; it is in ms.
+        # https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
+        is_quorum = wanted.arguments.get('x-queue-type') == 'quorum'
+        patience: Any = {'x-consumer-timeout': 2**31 - 1} if is_quorum else {}
         channel = self.channel(CONSUMERS)
-        for wanted in queues:
-            if wanted.name not in self.consumers:
-                # Only quorum queues take this, since RabbitMQ 4.3; it is in ms.
-                # https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
-                is_quorum = wanted.arguments.get('x-queue-type') == 'quorum'
-                patience: Any = {'x-consumer-timeout': 2**31 - 1} if is_quorum else {}
-                channel.call(amqp.Basic.Qos(prefetch_count=wanted.prefetch_count))
-                self.consumers[wanted.name] = channel.call(amqp.Basic.Consume(
-                    queue=wanted.name, consumer_tag=wanted.name, arguments=patience))
-            await _outcome(self.consumers[wanted.name])
+        channel.call(amqp.Basic.Qos(prefetch_count=wanted.prefetch_count))
+        return channel.call(amqp.Basic.Consume(
+            queue=wanted.name, consumer_tag=wanted.name, arguments=patience))
 
     def cancel(self, *names: str) -> None:
         """Consume no more from these queues."""
@@ -1375,7 +1414,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
     """
 
     def __init__(self, link: _Link, role: str) -> None:
-        name = f'aioqueue {platform.node()}:{os.getpid()} {role}'
+        name = f'aioqueue {socket.gethostname()}:{os.getpid()} {role}'
         # Of the address aioamqp takes heartbeat, frame_max and channel_max.
         super().__init__(**{**link.address, 'client_properties': {
             'product': 'aioqueue', 'version': __version__, 'connection_name': name,
@@ -1423,7 +1462,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
             raise aioamqp.AmqpClosedConnection from error
         if isinstance(method, (amqp.Connection.Blocked, amqp.Connection.Unblocked)):
             reason = getattr(method, 'reason', 'it takes messages again')
-            logger.warning('%s: %s: %s', self.link.name, method.name, reason)
+            logger.warning('%s: %s: %.1000r', self.link.name, method.name, reason)
         return number, method
 
     async def server_close(self, frame: Any) -> None:
@@ -1461,8 +1500,8 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
             try:
                 self.take_frames(bytes(self.incomplete))
             except Exception as error:
-                why = f'this is no AMQP: {error!r}, in {data[:40]!r}'
-                self.link.drop(ConnectionError(why))
+                said = '' if self.numbered else f': {data[:40]!r}'  # no body of a task
+                self.link.drop(ConnectionError(f'this is no AMQP: {error!r}{said}'))
 
     def take_frames(self, data: bytes) -> None:
         """Hand out the complete frames, keep the rest."""
@@ -1635,8 +1674,16 @@ def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
             'virtualhost': url.path[1:]}
     address = options | {'host': 'localhost', 'port': port, 'ssl': secure or None} | {
         name: unquote(text) for name, text in said.items() if text}
-    if len(str(address['virtualhost']).encode()) > 255:
-        raise ValueError('virtualhost has 255 bytes at most')
+    try:
+        marshal(amqp.Connection.Open(address['virtualhost']), 0)
+        secret = f'{address["login"]}{address["password"]}'
+        start = amqp.Connection.StartOk(address['client_properties'], response=secret)
+        fits = len(marshal(start, 0)) < 3500  # of 4096, with properties of ours
+    except Exception:  # its text may hold the password
+        fits = False
+    if not fits:
+        raise ValueError('AMQP cannot carry this login, password, virtualhost or these '
+                         'client_properties')
     return address
 
 
@@ -1678,14 +1725,16 @@ RESERVED = re.compile(
     'x-(attempt|deliveries|due|cut)', re.DOTALL)
 
 
-def _checked(headers: dict[str, Any]) -> dict[str, Any]:
+def _checked(headers: Any) -> dict[str, Any]:
+    if not isinstance(headers, dict):
+        raise TypeError(f'headers is a dict, not {type(headers).__name__}')
     for key, value in headers.items():
         if RESERVED.fullmatch(key):
             raise ValueError(f'the header {key!r} is one of RabbitMQ or of aioqueue')
         if _has_float(value) or not is_unchanged(key, value):
             raise TypeError(f'the header {key!r}: pamqp cannot send {value!r:.1000} '
                             'unchanged; send str() of it, or an int')
-    return headers
+    return dict(headers)
 
 
 def _has_float(value: Any) -> bool:
@@ -1703,11 +1752,6 @@ def _number(header: Any) -> int:
 def _now() -> int:
     """Milliseconds since the epoch."""
     return round(time.time() * 1000)
-
-
-def _rung(delay: int) -> int:
-    """A delay cut down to a digit and a half: 3_947_123 is 3_500_000, 47 is 45."""
-    return delay - delay % (10 ** len(str(delay)) // 20 or 1)
 
 
 def _text(describe: Callable[[Any], str | list[str]], value: Any) -> str:
@@ -1736,6 +1780,11 @@ def _settle(future: asyncio.Future[Any], outcome: Any) -> bool:
     else:
         future.set_result(outcome)
     return True
+
+
+async def _ended(tasks: Any, timeout: float | None) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=timeout)
 
 
 async def _outcome(future: asyncio.Future[R]) -> R:

@@ -33,7 +33,7 @@ setup(
     py_modules=['aioqueue'],
     cmdclass={'build_py': BuildWithStubs},
     python_requires='>=3.11',
-    install_requires=['aioamqp>=0.15,<0.16', 'msgpack>=1.0'],
+    install_requires=['aioamqp>=0.15,<0.16', 'msgpack>=1.0.2'],
     extras_require={
         'test': [
             'build', 'docutils', 'fastapi', 'httpx', 'hypothesis', 'mypy', 'pytest',
