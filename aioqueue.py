@@ -1243,9 +1243,9 @@ class _Link:
         with contextlib.suppress(Exception):  # whatever is broken, it is over
             async with asyncio.timeout(CLOSE_DEADLINE):
                 if own_queue in self.consumers:
-                    self.cancel(own_queue)
-                    delete = amqp.Queue.Delete(queue=own_queue)
-                    await self.channel(CONSUMERS).call(delete)
+                    channel = self.channel(CONSUMERS)
+                    channel.call(amqp.Basic.Cancel(consumer_tag=own_queue))
+                    await channel.call(amqp.Queue.Delete(queue=own_queue))
                 await self.connections['consume'].close()
                 await self.connections['publish'].close()
 

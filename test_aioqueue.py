@@ -44,8 +44,9 @@ import pamqp
 import pytest
 import trustme
 from aioamqp.protocol import AmqpProtocol
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from pamqp.body import ContentBody
 from pamqp.commands import Basic, Connection
 from pamqp.frame import marshal
@@ -1428,33 +1429,89 @@ async def test_retries_wait_once_twice_four_times_the_delay(plain, worker):
 
 
 @QUEUES
-async def test_the_caller_waits_through_retries_for_the_result(quorum, name, queues, broker):
-    worker, arguments = Worker(queues, name, quorum=quorum), {'x-max-length': 9}
-    await worker.start(retries=5, retry_delay=0.05, prefetch_count=1, arguments=arguments)
-    await broker.declare(name, **arguments, **{'x-queue-type': 'quorum'} if quorum else {})
-    assert await worker.call('flaky') == 'flaky'
-    assert await worker.call('flaky', delay=0.1) == 'flaky'
-    assert worker.attempts == [1, 2, 3] * 2
-
-
-async def test_a_waiting_retry_survives_the_death_of_its_worker(name, worker, broker, spawn):
-    process = await spawn(name, on={'retries': 1, 'retry_delay': 1})
-    task = await worker.task('flaky')
-    await broker.until(f'{name}.delay.1000', messages=1)
-    process.kill()
-    await worker.start(retries=2, retry_delay=0.05)
-    assert await task.result(DEADLINE) == 'flaky'
+async def test_all_delays_share_few_queues_that_nobody_declared(quorum, name, node, queues, caplog):
+    worker = Worker(queues, name, node.port, quorum=quorum)
+    delays = *(random.uniform(60, 900) for _ in range(2000)), *(0.3 + n / 1500 for n in range(1000))
+    await asyncio.gather(*(worker.task(delay, delay=delay, no_response=True) for delay in delays))
+    rungs = re.findall(rf'^{name}\.delay\.(\d+)$', await node.ctl('list_queues name'), re.M)
+    assert 10 < len([rung for rung in rungs if int(rung) >= 60_000]) <= 40
+    await worker.start(prefetch_count=100)
+    await true(lambda: {*worker.data} == {*delays[2000:]})
+    assert 'lost' not in caplog.text
 
 
 async def test_delays_are_exact_and_a_long_one_holds_up_no_short_one(worker):
     await worker.start()
-    sent = {}
-    for delay in (30, 1.5, 0.75, 0.25, 0):
-        sent[delay] = time.monotonic()
-        await worker.task(delay, delay=delay, no_response=True)
-    await true(lambda: len(worker.runs) == 4)
+    delays, sent = (30, 4.049, 2.571, 1.234, 0.757, 0.3, 0), time.monotonic()
+    await asyncio.gather(*(worker.task(delay, delay=delay, no_response=True) for delay in delays))
+    await true(lambda: len(worker.runs) == 6)
     for run in worker.runs:
-        assert run.data - 0.01 <= run.time - sent[run.data] < run.data + 0.24
+        assert -0.012 <= run.time - sent - run.data < 0.3
+
+
+@pytest.mark.parametrize('clock', [-5, 5])
+async def test_a_wrong_clock_costs_at_most_what_was_cut_off(clock, name, caller, spawn, broker):
+    await spawn(name, clock=clock)
+    await broker.until(f'{name}.parts', consumers=1)
+    sent = time.monotonic()
+    await call(caller, name, 1, delay=1.234)  # 1 s, then 230 ms
+    assert 0.99 <= time.monotonic() - sent < 1.234 + 0.234 + 0.3
+
+
+async def test_what_is_due_waits_in_its_queue_and_is_not_delayed_again(name, worker, broker):
+    due = time.monotonic() + 0.38
+    await worker.task(1, delay=0.38, no_response=True)
+    await broker.until(name, messages=1)  # after 350 ms
+    await true(lambda: time.monotonic() > due)
+    await worker.start()
+    await true(lambda: worker.runs)
+    assert (await broker.look(f'{name}.delay.30'))['messages'] is None
+
+
+async def test_nothing_of_a_task_changes_on_the_ladder(name, queues, broker):
+    worker, due = Worker(queues, name, quorum=True), time.monotonic() + 1.499
+    task = await worker.task(1, id='mine', delay=1.499, priority=3, headers={'tenant': 'blue'})
+    await broker.until(name, messages=1)  # after 1 s
+    for _ in range(aioqueue.DELIVERY_LIMIT):
+        tag = (await broker.channel.basic_get(name))['delivery_tag']
+        await broker.channel.basic_reject(tag, requeue=True)
+    await worker.start()
+    assert '10 deliveries' in str(await failure(task.result(DEADLINE)))
+    assert time.monotonic() > due - 0.012
+    _, properties = await broker.get(f'{name}.dead')
+    assert (properties.correlation_id, properties.priority) == ('mine', 3)
+    assert properties.headers.items() >= {'tenant': 'blue', 'attempts': 1}.items()
+
+
+@QUEUES
+async def test_a_full_or_deleted_queue_holds_up_no_other_delays(quorum, name, queues, broker):
+    worker, kind = Worker(queues, name, quorum=quorum), {'x-queue-type': 'quorum'} if quorum else {}
+    await worker.start(retries=2, retry_delay=0.05)
+    await broker.declare(f'{name}.x', **FULL, **kind)
+    for queue in [f'{name}.x', f'{name}.parts'] * 50:
+        await worker.caller.task(queue, delay=0.05, no_response=True)
+    await broker.delete(f'{name}.parts')
+    for _ in range(2):
+        assert await asyncio.wait_for(worker.call('flaky', delay=0.1), 5) == 'flaky'
+        await broker.delete(f'{name}.delay.50', f'{name}.delay.100')  # as an operator may
+
+
+async def test_a_stream_of_delays_and_retries_loses_nothing(name, queues, spawn):
+    """While workers are killed and connections cut."""
+    async with Forwarder() as forwarder:
+        calls, workers, on = [], [], {'retries': 1, 'retry_delay': 0.26}
+        streams = [(name, queues(forwarder.port)),
+                   (f'{name}.x', queues(forwarder.port, quorum=True))]
+        for number in range(250):
+            if number % 50 == 0:
+                workers += [await spawn(queue, forwarder.port, quorum=queue != name, on=on)
+                            for queue, _ in streams]
+                [process.kill() for process in workers[-4:-2]]
+                forwarder.cut()
+            calls += [asyncio.create_task(call(q, queue, 'flaky', delay=random.choice(
+                (0.1, 0.374, 0.861)))) for queue, q in streams]
+            await asyncio.sleep(0.02)
+        assert await asyncio.gather(*calls) == ['flakyflaky'] * 500
 
 
 async def test_an_expired_task_is_dropped(name, worker, broker):
@@ -1538,23 +1595,6 @@ async def test_the_longest_error_fits_a_frame(text, frame_max, name, queues, bro
     await worker.task(no_response=True)
     _, properties = await broker.get(f'{name}.dead')
     assert len(properties.headers['error']) > 100
-
-
-async def test_dead_letters_are_sent_back_more_than_once(name, worker):
-    """The recipe of the README. The body is at its place again, untouched."""
-    dead = []
-
-    @worker.q.on(f'{name}.dead', raw=True)
-    async def send_back(body):
-        dead.append(aioqueue.current.get().headers)
-        await worker.q.task(name, body, raw=True, no_response=True, headers=dead[-1])
-
-    await worker.start(retries=1, retry_delay=0.05)
-    await worker.task('fail', no_response=True)
-    await true(lambda: len(dead) >= 3)
-    assert worker.data[:6] == ['fail'] * 6
-    assert worker.attempts[:6] == [1, 2] * 3
-    assert not any('x-death' in key for headers in dead for key in headers)
 
 
 ODD_HEADERS = [
@@ -1923,26 +1963,6 @@ async def test_close_of_a_queue_whose_peer_is_silent_is_bounded(name, queues, mo
         await asyncio.wait_for(q.close(timeout=0.1), 3)
         with pytest.raises(ConnectionError, match='closed'):
             await sending
-
-
-async def test_what_was_given_up_leaves_no_error_in_the_log(name, queues, caplog):
-    """Python 3.14 logs what nobody heard of a shielded future."""
-    gc.collect()  # what the tests before have left
-    caplog.clear()
-    async with Forwarder() as forwarder:
-        q = queues(forwarder.port)
-        task = await q.task(name)
-        with pytest.raises(TimeoutError):
-            await task.result(0.01)
-        forwarder.cut(down=True)
-        await true(lambda: 'lost the connection' in caplog.text)
-        for delay in (0, 1):
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(q.task(name, delay=delay), 0.05)
-        await q.close()
-        del task, q
-        gc.collect()
-    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 # Faults.
@@ -2329,6 +2349,84 @@ async def test_tasks_that_nobody_awaits_cost_no_memory_and_no_channels(node, nod
     assert await task.result(DEADLINE) == 'long'
 
 
+# Random lives: what a caller and two workers may do, and what may befall them.
+
+
+class Lives(RuleBasedStateMachine):
+    name, errors, numbers = new_name(), [], itertools.count()
+
+    def __init__(self):
+        super().__init__()
+        self.confirmed, self.ran, self.calls, self.moves = set(), set(), [], []
+        self.closes, self.open = 0, True  # of the caller: how often, and whether for sure
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
+        self.forwarder = self.loop.run_until_complete(Forwarder().__aenter__())
+        self.caller, *self.workers = self.all = [
+            Queue('127.0.0.1', self.forwarder.port, retry=0.01) for _ in range(3)]
+        for q in self.workers:
+            q.on(self.name, prefetch_count=4, retries=1, retry_delay=0.003)(self.handle)
+
+    async def handle(self, number):
+        await asyncio.sleep((1 + number % 3) / 100)
+        if number % 4 == 0 and aioqueue.current.get().attempt == 1:
+            raise ValueError('as asked')
+        self.ran.add(number)
+        return number
+
+    async def call(self, number, closes, was_open):
+        try:
+            task = await self.caller.task(self.name, number, delay=number % 5 / 1000)
+            self.confirmed.add(number)
+            assert await task.result() == number
+        except ConnectionError:
+            assert closes != self.closes or not was_open
+
+    async def enter(self, q, closes):
+        with contextlib.suppress(ConnectionError):  # if it was closed meanwhile
+            await (q.connect if q is self.caller else q.start_async)()
+            self.open = self.open or (q is self.caller and closes == self.closes)
+
+    @rule(move=st.sampled_from(['send'] * 3 + ['enter', 'enter', 'close', 'close', 'cut']),
+          who=st.integers(0, 2), seconds=st.sampled_from([0, 0.002, 0.01]))
+    def move(self, move, who, seconds):
+        q, create_task = self.all[who], self.loop.create_task
+        if move == 'send':
+            self.calls += [create_task(self.call(next(self.numbers), self.closes, self.open))
+                           for _ in range(3)]
+        elif move == 'enter':
+            self.moves.append(create_task(self.enter(q, self.closes)))
+        elif move == 'close':
+            if q is self.caller:
+                self.closes, self.open = self.closes + 1, False
+            self.moves.append(create_task(q.close(0)))
+        else:
+            self.forwarder.cut()
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+
+    async def end(self):
+        async with asyncio.timeout(5):
+            await asyncio.gather(*self.moves)
+            await asyncio.gather(*(q.start_async() for q in self.workers))
+            await asyncio.gather(*self.calls)
+            await true(lambda: self.confirmed <= self.ran)
+            await asyncio.gather(*(q.close() for q in self.all))
+            await self.forwarder.__aexit__()
+            await true(lambda: len(asyncio.all_tasks()) == 1)
+
+    def teardown(self):
+        self.loop.run_until_complete(self.end())
+        self.loop.close()
+
+
+def test_random_lives_lose_nothing_and_leave_nothing_behind():
+    run_state_machine_as_test(Lives, settings=settings(
+        HUNDRED, max_examples=50, stateful_step_count=20, phases=[Phase.generate]))
+    gc.collect()
+    assert Lives.errors == []
+    asyncio.run(delete_queues(Lives.name))
+
+
 # Nothing that comes in stops it.
 
 
@@ -2446,17 +2544,6 @@ async def test_a_broken_frame_costs_a_link_that_is_back_within_seconds(name, que
         await forwarder.inject(marshal(Connection.Blocked('x\nforged'), 0))
         await true(lambda: 'forged' in caplog.text)
         assert '\nforged' not in caplog.text
-
-
-async def test_a_body_in_small_pieces_takes_linear_time(name, queues):
-    async with Forwarder() as forwarder:
-        worker = Worker(queues, name, forwarder.port)
-        await worker.start(lambda body: worker.runs.append(len(body)), raw=True)
-        async with asyncio.timeout(DEADLINE / 2):
-            await forwarder.inject(delivered(name, 8000 * 4096))
-            for _ in range(100):
-                await forwarder.inject(frame(3, 1, b'x' * 4096) * 80)
-            await true(lambda: {*worker.runs} == {8000 * 4096})
 
 
 @pytest.mark.parametrize('heartbeats', [True, False], ids=['heartbeats', 'silence'])
