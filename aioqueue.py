@@ -378,11 +378,13 @@ class Queue:
     def _session_here(self) -> _Session | None:
         """The session, if it is open: in this event loop, or it raises."""
         session = self._session
-        if session is None or not session.is_open:
+        if session is None or session.supervisor.done():
             return None
-        if session.loop is not asyncio.get_running_loop():
+        if session.loop is asyncio.get_running_loop():
+            return session
+        if session.is_open:
             raise RuntimeError('the Queue is open in another event loop: use its run()')
-        return session
+        return None
 
 
 BACKGROUND = threading.Lock()
@@ -623,10 +625,10 @@ class _Session:
         reply_to = properties.get('reply_to')
         if 'part' in headers and ident in self.cancelled:
             self.cancel(ident, reply_to)
-        if replies := self.replies.get(ident):
+        if replies := self.replies.pop(ident, None):
             replies.add(headers, received.body, reply_to)
-            if replies.end:
-                del self.replies[ident]
+            if not replies.end:
+                self.replies[ident] = replies
         elif 'type' in headers:
             logger.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
                          '%.1000r', ident, headers['type'], unpack(received.body)[0])
@@ -668,13 +670,14 @@ def _delayed(message: _Message, delay: int, due: int) -> _Message:
 class _Replies:
     """What has come of a task: `parts` that nobody has taken yet, and the `end`."""
 
+    count = 0  # of all parts that have come
+    end: tuple[dict[str, Any], bytes] | None = None
+    reply_to: str | None = None  # where the worker hears of a cancellation
+    message: _Message | None = None  # which the end confirms
+
     def __init__(self, session: _Session) -> None:
         self.session, self.news = session, asyncio.Event()
         self.parts: deque[bytes] = deque()
-        self.count = 0  # of all parts that have come
-        self.end: tuple[dict[str, Any], bytes] | None = None
-        self.reply_to: str | None = None  # where the worker hears of a cancellation
-        self.message: _Message | None = None  # which the end confirms
 
     def add(self, headers: dict[str, Any], body: bytes, reply_to: str | None) -> None:
         """Keep a part or the end; drop those of another run, which begins at 0."""
@@ -728,7 +731,7 @@ class Task:
                       'content_type': RAW if self.raw else MSGPACK}
         session, replies = self._queue._session, None
         if not (session and session.loop is asyncio.get_running_loop()
-                and (session.closing or session.is_open)):
+                and (session.closing or not session.supervisor.done())):
             session = await self._queue._connect()  # what was closed here stays closed
         if not self.no_response:
             if session.reply_queue not in session.wanted:  # Speed: of a coroutine
@@ -749,12 +752,13 @@ class Task:
         `timeout` seconds (a later call can still get it), `ConnectionError` when the
         Queue is closed.
         """
-        if timeout is not None:  # Speed: asyncio.timeout(None) costs 15 % of a call
+        if timeout is not None:  # Speed: as in Delivery
             async with asyncio.timeout(timeout):
                 return await self.result()
-        self._queue._session_here()  # raises in another event loop
         if (replies := self._replies) is None:
             return None
+        if replies.end:
+            self._queue._session_here()  # which is for this event loop, or it raises
         while not replies.end:
             await replies.wait()
         value = _value(*replies.end)
@@ -801,8 +805,19 @@ class _Handler(_Wanted):
     retry_delay: RetryDelay
     timeout: float | None
 
-    async def run(self, body: bytes, send_part: SendPart) -> Any:
-        """Call the function with the data of a task, for `timeout` at the most.
+    async def call_in_time(self, body: bytes, send_part: SendPart) -> Any:
+        limit = asyncio.timeout(self.timeout)
+        try:
+            async with limit:
+                return await self.call(body, send_part)
+        except BaseException as error:
+            if not limit.expired():
+                raise
+            text = f'it ran longer than {self.timeout} seconds'
+            raise TimeoutError(text) from error
+
+    async def call(self, body: bytes, send_part: SendPart) -> Any:
+        """Call the function with the data of a task.
 
         `send_part` gets each value that it yields, and says whether to go on.
         """
@@ -810,19 +825,6 @@ class _Handler(_Wanted):
             data = body if self.raw else unpack(body)
         except Exception as error:
             raise _undecodable(error) from None
-        if self.timeout is None:  # Speed: asyncio.timeout(None) costs 15 % of a call
-            return await self.call(data, send_part)
-        limit = asyncio.timeout(self.timeout)
-        try:
-            async with limit:
-                return await self.call(data, send_part)
-        except BaseException as error:
-            if not limit.expired():
-                raise
-            text = f'it ran longer than {self.timeout} seconds'
-            raise TimeoutError(text) from error
-
-    async def call(self, data: Any, send_part: SendPart) -> Any:
         if self.is_async:
             result = self.function(data)
         else:
@@ -927,7 +929,10 @@ class Delivery:
         if self._deliveries >= DELIVERY_LIMIT:
             self._retries = 0
             raise RuntimeError(f'{self._deliveries} deliveries, never acknowledged')
-        result = await self._handler.run(self._received.body, self._send_part)
+        handler = self._handler
+        # Speed: asyncio.timeout(None) costs 15 % of a call.
+        call = handler.call if handler.timeout is None else handler.call_in_time
+        result = await call(self._received.body, self._send_part)
         end = {'headers': {'parts': self._parts}} if self._parts else {}
         await self._reply(None, result, **end)
 
@@ -1495,23 +1500,26 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
 
     def data_received(self, data: bytes) -> None:
         self._heartbeat_timer_recv_reset()
-        self.incomplete += data
-        if len(self.incomplete) >= self.complete:
-            try:
-                self.take_frames(bytes(self.incomplete))
-            except Exception as error:
-                said = '' if self.numbered else f': {data[:40]!r}'  # no body of a task
-                self.link.drop(ConnectionError(f'this is no AMQP: {error!r}{said}'))
+        if self.incomplete:
+            self.incomplete += data
+            if len(self.incomplete) < self.complete:
+                return
+            data = bytes(self.incomplete)
+        try:
+            self.incomplete = bytearray(data[self.take_frames(data):])
+        except Exception as error:
+            said = '' if self.numbered else f': {data[:40]!r}'  # no body of a task
+            self.link.drop(ConnectionError(f'this is no AMQP: {error!r}{said}'))
 
-    def take_frames(self, data: bytes) -> None:
-        """Hand out the complete frames, keep the rest."""
-        start, self.complete = 0, 7
-        while len(data) - start >= 7:
+    def take_frames(self, data: bytes) -> int:
+        """Hand out the complete frames: where they end."""
+        start, size, self.complete = 0, len(data), 7
+        while size - start >= 7:
             kind, number, length = FRAME.unpack_from(data, start)
             end = start + 7 + length  # of the payload; the octet CE ends the frame
-            if length > self.capacity or (end < len(data) and data[end] != 0xCE):
+            if length > self.capacity or (end < size and data[end] != 0xCE):
                 raise ValueError('this is no frame')
-            if end >= len(data):
+            if end >= size:
                 self.complete = end + 1 - start
                 break
             if number:
@@ -1522,7 +1530,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
             else:
                 super().data_received(data[start:end + 1])
             start = end + 1
-        del self.incomplete[:start]
+        return start
 
 
 # What is only bytes.
