@@ -122,6 +122,8 @@ class Broker:
         broker = cls()
         transport, broker.protocol = await aioamqp.connect(port=port)
         broker.channel = await broker.protocol.channel()
+        version = broker.protocol.server_properties['version'].split('.')
+        broker.version = tuple(map(int, version[:2]))
         try:
             yield broker
         finally:
@@ -357,7 +359,8 @@ def end_of_child():
 def be_child(used):
     q.run(q.task(f'{name}.x', no_response=True))
     used.set()
-    time.sleep(60)
+    while True:  # Python may miss a signal that comes right before a long sleep
+        time.sleep(0.1)
 q.start()
 print(f'returned with {len(logging.root.handlers)} handlers of the log')
 """
@@ -2095,8 +2098,7 @@ async def test_a_handler_that_exceeds_consumer_timeout(quorum, name, node, queue
     Since 4.3 this limit is one of quorum queues only, and a worker asks for a longer one.
     """
     async with Broker.connected(node.port) as broker:
-        version = broker.protocol.server_properties['version'].split('.')
-    limited = tuple(map(int, version[:2])) < (4, 3)
+        limited = broker.version < (4, 3)
     worker = Worker(queues, name, node.port, quorum=quorum)
     setting = ('application:set_env(rabbit, consumer_timeout, {}), '
                'application:set_env(rabbit, channel_tick_interval, {}).')
@@ -2513,7 +2515,8 @@ async def test_what_cannot_be_sent_again_is_left_out_at_once(name, worker, broke
 
 async def test_properties_that_cannot_be_decoded_are_a_failure(name, worker, broker):
     await worker.start(retries=1, retry_delay=0)
-    for properties in ({'headers': {'when': 'DATE'}}, {'content_type': 'FLAGS'}):
+    odd = [{'headers': {'when': 'DATE'}}, {'content_type': 'FLAGS'}]
+    for properties in odd[:1 if broker.version >= (4, 0) else 2]:  # 4.3 refuses these flags
         broker.write(name, msgpack.packb(0), **properties)
         body, properties = await broker.get(f'{name}.dead')
         assert (msgpack.unpackb(body), properties.headers['attempts']) == (0, 1)
