@@ -39,7 +39,7 @@ The lower one is AMQP, and knows nothing of tasks:
 
 - _Message and _Received: what is published, and what the broker delivers.
 - _Link: two connections that live and die together.
-- _Channel: calls are answered in their order, messages are confirmed.
+- _Channel: calls are answered, messages are confirmed.
 - _Connection: bytes. Whole frames in, many frames out in one write.
 
 On its way down a task passes Queue, Task, _Session, _Link, _Channel and _Connection. On
@@ -245,6 +245,9 @@ class Queue:
         that exists with other arguments, for instance. If it was the first start, the
         Queue is closed then.
         """
+        await self._start(30)
+
+    async def _start(self, timeout: float) -> _Session:
         session = self._session_here()
         first = session is None or not session.started
         try:
@@ -254,10 +257,11 @@ class Queue:
             await session.consume([*self._handlers.values()], NOT_PERMITTED, '')
         except BaseException:
             if first:
-                await self.close()
+                await self.close(timeout)
             raise
         if self._handlers:
             logger.info('consuming from %s', ', '.join(self._handlers))
+        return session
 
     def start(self, timeout: float = 30) -> None:
         """Run as a worker process, until SIGINT or SIGTERM.
@@ -290,8 +294,7 @@ class Queue:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 stack.callback(signal.signal, signum, signal.signal(signum, stop))
             with contextlib.suppress(asyncio.CancelledError):
-                await self.start_async()
-                await asyncio.wait([(await self._connect()).supervisor])
+                await asyncio.wait([(await self._start(timeout)).supervisor])
             await self.close(timeout)
 
     async def close(self, timeout: float | None = 30) -> None:
@@ -390,7 +393,7 @@ class Queue:
 BACKGROUND = threading.Lock()
 
 
-@functools.lru_cache
+@functools.lru_cache(None)
 def _background_loop(queue: Queue, process: int) -> asyncio.AbstractEventLoop:
     """An event loop in a thread, for one Queue in one process; closes it at the end."""
     loop = asyncio.new_event_loop()
@@ -460,7 +463,7 @@ class _Session:
 
     @property
     def over(self) -> bool:
-        return self.supervisor.done() or self.supervisor.cancelling() > 0
+        return not self.is_open or self.supervisor.cancelling() > 0
 
     async def _supervise(self) -> None:
         """Keep a link up, to each address in turn: the retry loop.
@@ -474,8 +477,8 @@ class _Session:
             link, lost = _Link(address, self.received, self.broke, quorum), False
             try:
                 await link.open([*self.wanted.values()])
-                if self.closing:  # it has begun since
-                    link.cancel(*self.queue._handlers)
+                for name in self.queue._handlers if self.closing else ():
+                    link.cancel(name)
                 self.up.set_result(link)
                 ever_up = lost = True
                 logger.info('connected to %s', link.name)
@@ -526,8 +529,8 @@ class _Session:
         self.waiting.clear()
         for name in self.queue._handlers:
             self.wanted.pop(name, None)
-        if self.up.done():
-            self.up.result().cancel(*self.queue._handlers)
+            if self.up.done():
+                self.up.result().cancel(name)
         await _ended(self.running.values(), timeout)
         work = *self.running.values(), self.supervisor
         if not self.over:  # another close() may be further
@@ -635,8 +638,10 @@ class _Session:
 
     def cancel(self, ident: str, reply_to: str | None) -> None:
         """Tell a worker that nobody wants what a generator yields."""
-        self.cancelled.add(ident)
-        self.loop.call_later(REPLY_QUEUE_EXPIRES / 1000, self.cancelled.discard, ident)
+        if ident not in self.cancelled:
+            self.cancelled.add(ident)
+            forget = self.cancelled.discard
+            self.loop.call_later(REPLY_QUEUE_EXPIRES / 1000, forget, ident)
         if not reply_to:  # its next part may say where
             return
         properties = {'correlation_id': ident, 'message_type': 'cancel'}
@@ -689,7 +694,7 @@ class _Replies:
         elif _number(headers.get('parts')) <= self.count:
             self.end = headers, body
             if self.message:  # its confirm may come later: what is done can't be lost
-                self.message.settle(True)
+                self.message.arrived()
         self.news.set()
 
     async def wait(self) -> None:
@@ -738,6 +743,7 @@ class Task:
                 await session.listen()
             properties['reply_to'] = session.reply_queue
             replies = session.replies.setdefault(self.id, _Replies(session))
+            session.cancelled.discard(self.id)
         message = _Message(self.name, body, properties)
         if replies and self._first:
             replies.message = message
@@ -915,6 +921,8 @@ class Delivery:
         except BaseException as error:
             logger.warning('%r goes to another worker: %.1000r', self, error,
                            exc_info=not session.over)
+            if session.up.done() and not session.over:  # the broker has to know
+                session.up.result().drop(ConnectionError('a task was given up'))
         finally:
             session.done(self)
 
@@ -1066,9 +1074,10 @@ class _Message:
         self.confirm: asyncio.Future[bool] | None = None
         self.is_suspect = False  # the broker may have refused it
 
-    def settle(self, outcome: bool | Exception) -> bool:
-        """Say what has become of it; False if that is known."""
-        return self.confirm is not None and _settle(self.confirm, outcome)
+    def arrived(self) -> None:
+        """Something else than the confirm says so."""
+        if self.confirm:
+            _settle(self.confirm, True)
 
 
 @dataclasses.dataclass(slots=True)
@@ -1098,7 +1107,7 @@ CONNECT_DEADLINE, CLOSE_DEADLINE = 10, 5  # seconds that the broker has to answe
 SUSPECT_DEADLINE = 5  # seconds that other messages wait for the confirm of a suspect
 # Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
 # one does, without a word.
-NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+NACK_PAUSES = (0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 # Reply codes of AMQP's, and words of RabbitMQ's in refusals that may be tolerated.
 CONNECTION_FORCED, ACCESS_REFUSED, PRECONDITION_FAILED = 320, 403, 406
 INTERNAL_ERROR = 541
@@ -1120,7 +1129,7 @@ class _Link:
                  broke: Callable[[], None], patient: bool) -> None:
         self.address, self.received, self.broke = address, received, broke
         self.name = f'{address["host"]}:{address["port"]}'
-        self.pauses = NACK_PAUSES if patient else (0,)
+        self.pauses = NACK_PAUSES if patient else (0, 0)
         self.broken: asyncio.Future[None] = asyncio.Future()
         self.connections: dict[str, _Connection] = {}
         self.consumers: dict[str, asyncio.Future[Any]] = {}
@@ -1190,23 +1199,26 @@ class _Link:
         connection, and doesn't say which one it was. All that were unconfirmed are sent
         again, one at a time: what is refused alone is the culprit.
         """
-        if not (message.is_suspect or self.alone.locked()):
-            try:
-                return await self.channel(MESSAGES).publish(message)
-            except Refused:
-                message.is_suspect = True
         for pause in self.pauses:
-            await asyncio.sleep(pause)
-            async with self.alone:
-                confirm = self.channel(SUSPECTS).publish(message)
-                await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
+            if pause:
+                await asyncio.sleep(pause)
+            alone = message.is_suspect or self.alone.locked()
             try:
-                return await confirm
+                if alone:
+                    return await self.publish_alone(message)
+                return await self.channel(MESSAGES).publish(message)
             except Refused as error:
                 refused = error
-                if error.code:
-                    break
+            if alone and refused.code:
+                break
+            message.is_suspect = refused.code > 0  # a nack says which it was
         raise refused
+
+    async def publish_alone(self, message: _Message) -> bool:
+        async with self.alone:  # the others wait meanwhile, but not for ever
+            confirm = self.channel(SUSPECTS).publish(message)
+            await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
+        return await confirm
 
     async def declare(self, wanted: _Wanted, tolerated: str) -> None:
         """Declare a queue; a refusal in which `tolerated` is found is none."""
@@ -1237,11 +1249,14 @@ class _Link:
         return channel.call(amqp.Basic.Consume(
             queue=wanted.name, consumer_tag=wanted.name, arguments=patience))
 
-    def cancel(self, *names: str) -> None:
-        """Consume no more from these queues."""
-        for name in names:
-            if self.consumers.pop(name, None):
-                self.channel(CONSUMERS).call(amqp.Basic.Cancel(consumer_tag=name))
+    def cancel(self, name: str) -> None:
+        """Consume no more from a queue."""
+        consumer = self.consumers.get(name)
+        if consumer and not consumer.done():
+            # RabbitMQ's channel crashes over a cancellation that overtakes ConsumeOk.
+            consumer.add_done_callback(lambda _: self.cancel(name))
+        elif self.consumers.pop(name, None) and not self.broken.done():
+            self.channel(CONSUMERS).call(amqp.Basic.Cancel(consumer_tag=name))
 
     async def close(self, own_queue: str) -> None:
         """Say goodbye: the connection that publishes may be blocked, so it is last."""
@@ -1262,7 +1277,7 @@ ACK, ACK_ALL = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1'  # delivery tag, multipl
 
 
 class _Channel:
-    """A channel: the broker answers calls in their order, and confirms messages.
+    """A channel: the broker answers calls, confirms messages and delivers others.
 
     What each message needs is packed and parsed here, all else by pamqp.
     """
@@ -1272,8 +1287,8 @@ class _Channel:
         self.capacity = connection.capacity
         self.closed = False
         # What the broker has not answered: calls, and messages by their delivery tags.
-        self.calls: deque[asyncio.Future[Any]] = deque()
-        self.unconfirmed: dict[int, _Message] = {}
+        self.calls: dict[asyncio.Future[Any], list[str]] = {}  # what may answer them
+        self.unconfirmed: dict[int, tuple[_Message, asyncio.Future[bool]]] = {}
         self.tags = itertools.count(1)
         # Delivery tags of what came in and isn't acknowledged.
         # Speed: the first key of a dict takes long to find after many removals.
@@ -1292,8 +1307,9 @@ class _Channel:
         if self.connection.link.broken.done():
             raise ConnectionError('the link is broken')
         self.connection.send(marshal(method, self.number))
-        self.calls.append(self.connection.loop.create_future())
-        return self.calls[-1]
+        answer = self.connection.loop.create_future()
+        self.calls[answer] = method.valid_responses
+        return answer
 
     def publish(self, message: _Message) -> asyncio.Future[bool]:
         """Publish a message; the future is False for what came back.
@@ -1308,7 +1324,7 @@ class _Channel:
         for at in range(0, len(body), self.capacity):
             self.connection.send(frame(BODY, self.number, body[at:at + self.capacity]))
         message.confirm = confirm = self.connection.loop.create_future()
-        self.unconfirmed[next(self.tags)] = message
+        self.unconfirmed[next(self.tags)] = message, confirm
         return confirm
 
     def ack(self, delivery_tag: int) -> None:
@@ -1336,12 +1352,11 @@ class _Channel:
         messages that it did not confirm.
         """
         self.closed = True
-        if self.calls:
-            _settle(self.calls.popleft(), error)
-        for call in self.calls:
-            _settle(call, ConnectionError('closed over another call'))
-        for message in self.unconfirmed.values():
-            message.settle(error)
+        for number, answer in enumerate(self.calls):
+            other = ConnectionError('closed over another call')
+            _settle(answer, other if number else error)
+        for _, confirm in self.unconfirmed.values():
+            _settle(confirm, error)
         self.unconfirmed.clear()  # the error has a traceback, with all that was sent
 
     def receive(self) -> Generator[int, bytes, None]:
@@ -1374,7 +1389,11 @@ class _Channel:
             why = ConnectionError(f'{method.consumer_tag!r} is not consumed any more')
             self.connection.link.drop(why)
         else:
-            _settle(self.calls.popleft(), method)
+            # RabbitMQ answers in the order of the calls, but for Basic.Consume.
+            answer = next(each for each, names in self.calls.items()
+                          if method.name in names)
+            del self.calls[answer]
+            _settle(answer, method)
 
     def delivered(self, method: bytes, header: bytes, body: bytes) -> None:
         end = 5 + method[4]  # of the consumer tag; the delivery tag follows
@@ -1391,8 +1410,8 @@ class _Channel:
         """
         back: Any = unmarshal(frame(METHOD, self.number, method))[2]
         what = back.routing_key, unpack_properties(header)['correlation_id']
-        for message in self.unconfirmed.values():
-            if (message.queue, message.id) == what and message.settle(False):
+        for message, confirm in self.unconfirmed.values():
+            if (message.queue, message.id) == what and _settle(confirm, False):
                 break
 
     def confirmed(self, method: bytes) -> None:
@@ -1402,7 +1421,7 @@ class _Channel:
         is_nack = method.startswith(BASIC_NACK)
         outcome = Refused('refused, without a word: queue full?') if is_nack else True
         for tag in tags:
-            self.unconfirmed.pop(tag).settle(outcome)  # unless it came back
+            _settle(self.unconfirmed.pop(tag)[1], outcome)  # unless it came back
 
 
 FRAME = struct.Struct('>BHI')  # type, channel, size; payload and CE follow
