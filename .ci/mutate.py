@@ -22,7 +22,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = ('aioqueue.py', 'test_aioqueue.py', 'README.rst', 'Makefile', 'setup.py',
-         '.pytest.ini', '.ci/rabbit.py')
+         '.pytest.ini', '.ci/rabbit.py', '.ci/tools.py')
 DEADLINE = 300  # seconds that the tests of one mutation may take
 
 # Tests that should notice (as for `pytest -k`), a text that is there once, a new one.
