@@ -52,7 +52,7 @@ import aioqueue
 from aioqueue import Queue, Refused, RemoteException
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent / '.ci'))
-from tools import DEADLINE, HERE, PORT, Broker, Forwarder, Node, make, peer  # noqa: E402
+from tools import DEADLINE, HERE, PORT, Broker, Forwarder, Node, make, peer
 
 # Of the nodes that are started: one to kill (TLS on the next port), a cluster of three.
 PRIVATE_PORT = int(os.environ.get('PRIVATE_PORT', PORT + 1))
