@@ -230,7 +230,7 @@ class Queue:
 
     async def _connect(self) -> _Session:
         while (session := self._session_here()) and session.closing:
-            await self.close()
+            await self.close()  # a session that is closing has to end first
         if session is None:
             if self._session:
                 self._session.hang_up()
@@ -409,7 +409,7 @@ def _background_loop(queue: Queue, process: int) -> asyncio.AbstractEventLoop:
 
 
 CLOSED = 'the Queue was closed; connect() opens it again'
-REPLY_QUEUE_EXPIRES = 600_000  # ms that replies wait for a lost caller to come back
+REPLY_QUEUE_EXPIRES = 600  # seconds that replies wait for a lost caller to come back
 EARLY = 10  # ms before it is due a task may run
 # How a quorum queue passes on what is due: for that it may refuse a message.
 # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
@@ -448,7 +448,7 @@ class _Session:
         self.waiters: set[Any] = set()
         # The ids of streams that were cancelled, for as long as replies may come.
         self.cancelled: set[str] = set()
-        # Queues over which the broker has closed a link: it is not asked again.
+        # Reply queues over which the broker has closed a link: it is not asked again.
         self.refused: dict[str, Refused] = {}
         # What its opener has in context variables is none of the handlers' business.
         self.supervisor = self.loop.create_task(
@@ -542,8 +542,8 @@ class _Session:
                     queue: str = '') -> R:
         """`call(link, *args)` with this link; should it be lost, with the next.
 
-        When it is refused and had cost a link it is refused for good, if it was about
-        the `queue` of somebody else's: to try again would cost another one.
+        For a `queue` that isn't a task's (a reply queue, ours or a caller's) a refusal
+        that has cost a link is final: to ask again would cost the next link, too.
         """
         while not (refused := self.refused.get(queue)):
             link = self.up.result() if self.up.done() else await _outcome(self.up)
@@ -566,8 +566,8 @@ class _Session:
     async def listen(self) -> None:
         """Consume from the reply queue."""
         if self.reply_queue not in self.wanted:
-            arguments = {**self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES}
-            wanted = _Wanted(self.reply_queue, arguments)
+            wanted = _Wanted(self.reply_queue, {
+                **self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES * 1000})
             await self.consume([wanted], NOTHING, wanted.name)
 
     async def send(self, message: _Message, delay: int = 0, due: int = 0) -> None:
@@ -593,7 +593,7 @@ class _Session:
     def received(self, received: _Received) -> None:
         """A message has come from one of the queues that are consumed."""
         if received.queue == self.reply_queue:
-            received.ack()
+            received.ack()  # whatever it is: nobody else can do more with it
             try:
                 self._reply_received(received)
             except Exception as error:
@@ -640,8 +640,7 @@ class _Session:
         """Tell a worker that nobody wants what a generator yields."""
         if ident not in self.cancelled:
             self.cancelled.add(ident)
-            forget = self.cancelled.discard
-            self.loop.call_later(REPLY_QUEUE_EXPIRES / 1000, forget, ident)
+            self.loop.call_later(REPLY_QUEUE_EXPIRES, self.cancelled.discard, ident)
         if not reply_to:  # its next part may say where
             return
         properties = {'correlation_id': ident, 'message_type': 'cancel'}
@@ -767,7 +766,7 @@ class Task:
             self._queue._session_here()  # which is for this event loop, or it raises
         while not replies.end:
             await replies.wait()
-        value = _value(*replies.end)
+        value = _value(*replies.end)  # of a generator it is an empty list
         return [_value({}, part) for part in replies.parts] or value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
@@ -983,6 +982,7 @@ class Delivery:
         failure = _Failure(error)
         if pause is not None:
             with contextlib.suppress(Refused):  # to wait for room would block our queue
+                # Without x-deliveries: another attempt is not another death.
                 await self._resend(self.name, {'x-attempt': self.attempt + 1}, pause)
                 logger.warning('%r failed, it runs again in %s s: %s: %.1000r', self,
                                pause / 1000, failure.type, failure.text)
@@ -1153,7 +1153,7 @@ class _Link:
             for place in MESSAGES, SUSPECTS, CONSUMERS, DECLARATIONS:
                 await self.channel(place).opened
             await self.consume(wanted, f'{NOT_PERMITTED}|{EXISTS_OTHERWISE}')
-        if self.broken.done():
+        if self.broken.done():  # nobody else has waited for that yet
             raise ConnectionError('lost while it was opened')
 
     async def connect(self, role: str) -> None:
@@ -1320,9 +1320,9 @@ class _Channel:
         if len(header) > self.capacity:
             raise ValueError(f'headers of {len(header)} bytes: {self.capacity} at most')
         publish = _publish_frame(self.number, message.queue)
-        self.connection.send(publish + frame(HEADER, self.number, header))
+        self.connection.send(publish + packed(HEADER, self.number, header))
         for at in range(0, len(body), self.capacity):
-            self.connection.send(frame(BODY, self.number, body[at:at + self.capacity]))
+            self.connection.send(packed(BODY, self.number, body[at:at + self.capacity]))
         message.confirm = confirm = self.connection.loop.create_future()
         self.unconfirmed[next(self.tags)] = message, confirm
         return confirm
@@ -1343,7 +1343,7 @@ class _Channel:
             self.connection.send(b'')  # so that it will be flushed
         else:
             ack = ACK % delivery_tag.to_bytes(8)
-            self.connection.send(frame(METHOD, self.number, ack))
+            self.connection.send(packed(METHOD, self.number, ack))
 
     def fail(self, error: Exception) -> None:
         """It is closed: tell all who wait for the broker.
@@ -1376,7 +1376,7 @@ class _Channel:
                 else:
                     self.returned(method, header)
             else:
-                self.method_received(unmarshal(frame(METHOD, self.number, method))[2])
+                self.method_received(unmarshal(packed(METHOD, self.number, method))[2])
 
     def method_received(self, method: Any) -> None:
         if isinstance(method, amqp.Channel.Close):
@@ -1408,7 +1408,7 @@ class _Channel:
 
         A return has no tag; but messages of one id to one queue are alike.
         """
-        back: Any = unmarshal(frame(METHOD, self.number, method))[2]
+        back: Any = unmarshal(packed(METHOD, self.number, method))[2]
         what = back.routing_key, unpack_properties(header)['correlation_id']
         for message, confirm in self.unconfirmed.values():
             if (message.queue, message.id) == what and _settle(confirm, False):
@@ -1496,7 +1496,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         self.transport.write(marshal(amqp.Connection.CloseOk(), 0))
         self.link.drop(refused)
 
-    def send(self, frame: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Write after all that can run now.
 
         Speed: one system call for many frames; but not for all of them, so that the
@@ -1504,14 +1504,14 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         """
         if not self.outgoing:
             self.loop.call_soon(self.flush)
-        self.outgoing.append(frame)
+        self.outgoing.append(data)
         if len(self.outgoing) >= MANY:
             self.flush()
 
     def flush(self) -> None:
         if self.acked:
             ack = ACK_ALL % self.acked.to_bytes(8)
-            self.outgoing.append(frame(METHOD, CONSUMERS.number, ack))
+            self.outgoing.append(packed(METHOD, CONSUMERS.number, ack))
             self.acked = 0
         if self.outgoing and not self.transport.is_closing():
             self.transport.write(b''.join(self.outgoing))
@@ -1555,7 +1555,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
 # What is only bytes.
 
 
-def frame(kind: int, channel: int, payload: bytes) -> bytes:
+def packed(kind: int, channel: int, payload: bytes) -> bytes:
     """A frame. https://www.rabbitmq.com/amqp-0-9-1-protocol, 2.3.5"""
     return b'%b%b\xce' % (FRAME.pack(kind, channel, len(payload)), payload)
 
@@ -1794,6 +1794,7 @@ def _is_final(error: BaseException | None) -> bool:
     """Waiting can't mend it: the broker refuses us, TLS does, or what was passed."""
     if isinstance(error, Refused):
         return error.code not in (CONNECTION_FORCED, INTERNAL_ERROR)
+    # An SSLCertVerificationError is a ValueError; other kinds of SSLError may pass.
     return isinstance(error, (TypeError, ValueError)) or type(error) is tls.SSLError
 
 
