@@ -37,7 +37,7 @@ The file has two halves. The upper one is the task queue:
 
 The lower one is AMQP, and knows nothing of tasks:
 
-- _Message and _Received: what is published, and what the broker delivers.
+- _Message: what is published.
 - _Link: two connections that live and die together.
 - _Channel: calls are answered, messages are confirmed.
 - _Connection: bytes. Whole frames in, many frames out in one write.
@@ -590,21 +590,22 @@ class _Session:
                     **(quorum and {**quorum, **AT_LEAST_ONCE})})
                 await self.until(_Link.declare, wanted, EXISTS_OTHERWISE)
 
-    def received(self, received: _Received) -> None:
+    def received(self, queue: str, header: bytes, body: bytes, ack: Callable[[], None],
+                 capacity: int) -> None:
         """A message has come from one of the queues that are consumed."""
-        if received.queue == self.reply_queue:
-            received.ack()  # whatever it is: nobody else can do more with it
+        if queue == self.reply_queue:
+            ack()  # whatever it is: nobody else can do more with it
             try:
-                self._reply_received(received)
+                self._reply_received(header, body)
             except Exception as error:
                 logger.warning('a reply that is none: %.1000r', error)
         elif not self.closing:
-            delivery = Delivery(self, received)
-            if self.busy[delivery.name] < delivery._handler.prefetch_count:
-                self.busy[delivery.name] += 1
+            delivery = Delivery(self, queue, header, body, ack, capacity)
+            if self.busy[queue] < delivery._handler.prefetch_count:
+                self.busy[queue] += 1
                 start_task(self.loop, delivery._work())
             else:
-                self.waiting[delivery.name].append(delivery)
+                self.waiting[queue].append(delivery)
 
     def done(self, delivery: Delivery) -> None:
         """A handler has ended: what has waited for its slot begins."""
@@ -615,9 +616,9 @@ class _Session:
         else:
             self.busy[delivery.name] -= 1
 
-    def _reply_received(self, received: _Received) -> None:
+    def _reply_received(self, header: bytes, body: bytes) -> None:
         """Give a reply to the task that awaits it."""
-        properties = unpack_properties(received.header)
+        properties = unpack_properties(header)
         ident: str = properties.get('correlation_id', '')
         headers: dict[str, Any] = properties.get('headers', {})
         if properties.get('message_type') == 'cancel':
@@ -625,16 +626,15 @@ class _Session:
                 if delivery.id == ident:
                     delivery._unwanted = 'its caller has cancelled it'
             return
-        reply_to = properties.get('reply_to')
         if 'part' in headers and ident in self.cancelled:
-            self.cancel(ident, reply_to)
+            self.cancel(ident, properties.get('reply_to'))
         if replies := self.replies.pop(ident, None):
-            replies.add(headers, received.body, reply_to)
+            replies.add(headers, body, properties.get('reply_to'))
             if not replies.end:
                 self.replies[ident] = replies
         elif 'type' in headers:
             logger.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
-                         '%.1000r', ident, headers['type'], unpack(received.body)[0])
+                         '%.1000r', ident, headers['type'], unpack(body)[0])
 
     def cancel(self, ident: str, reply_to: str | None) -> None:
         """Tell a worker that nobody wants what a generator yields."""
@@ -878,14 +878,15 @@ class Delivery:
     _unwanted = ''  # why nobody wants more of them
     _malformed: Exception | None = None
 
-    def __init__(self, session: _Session, received: _Received) -> None:
-        self._session, self._received = session, received
-        self.name = received.queue
+    def __init__(self, session: _Session, queue: str, header: bytes, body: bytes,
+                 ack: Callable[[], None], capacity: int) -> None:
+        self._session, self.name, self._body = session, queue, body
+        self._ack, self._capacity = ack, capacity  # bytes of headers that can be sent
         self._handler = session.queue._handlers[self.name]
         self._retries = self._handler.retries  # 0, if another run could only fail, too
         self.headers: dict[str, Any] = {}
         try:
-            self._properties = unpack_properties(received.header)
+            self._properties = unpack_properties(header)
         except Exception as error:
             self._malformed, self._properties, self._retries = error, {}, 0
         self.id: str = (self._properties.get('correlation_id')
@@ -916,7 +917,7 @@ class Delivery:
                 if session.over:
                     raise
                 await self._fail(error)
-            self._received.ack()
+            self._ack()
         except BaseException as error:
             logger.warning('%r goes to another worker: %.1000r', self, error,
                            exc_info=not session.over)
@@ -939,7 +940,7 @@ class Delivery:
         handler = self._handler
         # Speed: asyncio.timeout(None) costs 15 % of a call.
         call = handler.call if handler.timeout is None else handler.call_in_time
-        result = await call(self._received.body, self._send_part)
+        result = await call(self._body, self._send_part)
         end = {'headers': {'parts': self._parts}} if self._parts else {}
         await self._reply(None, result, **end)
 
@@ -988,7 +989,7 @@ class Delivery:
                                pause / 1000, failure.type, failure.text)
                 return
         # Headers have to fit one frame; a character takes up to four bytes.
-        most = self._received.capacity // 16
+        most = self._capacity // 16
         headers = {'type': failure.type[-most:], 'traceback': failure.traceback[-most:]}
         told, fate = False, 'its caller is told'
         with contextlib.suppress(Refused):
@@ -1030,8 +1031,8 @@ class Delivery:
             'expiration': None, 'user_id': None, 'cluster_id': ''}
         while True:
             properties['headers'] = {**kept, **headers}
-            message = _Message(queue, self._received.body, properties)
-            if not kept or len(message.header) + 100 < self._received.capacity:
+            message = _Message(queue, self._body, properties)
+            if not kept or len(message.header) + 100 < self._capacity:
                 return await self._session.send(message, delay, due)
             del kept[max(kept, key=lambda key: len(repr(kept[key])))]
 
@@ -1057,9 +1058,10 @@ class _Failure:
 # ------------------------------------------------------------------------- The line
 #
 # From here on it is AMQP, which knows nothing of tasks. Down come messages to publish,
-# and queues that are wanted. Up go `received(message)` for what the broker delivers and
-# `broke()`, once, when a link is lost; and as results of what was called, whether a
-# message was confirmed, and what the broker refuses.
+# and queues that are wanted. Up go `received(queue, header, body, ack, capacity)` for
+# what the broker delivers (capacity: how many bytes of headers may be sent), `broke()`,
+# once, when a link is lost, and as results of what was called, whether a message was
+# confirmed, and what the broker refuses.
 
 
 class _Message:
@@ -1078,17 +1080,6 @@ class _Message:
         """Something else than the confirm says so."""
         if self.confirm:
             _settle(self.confirm, True)
-
-
-@dataclasses.dataclass(slots=True)
-class _Received:
-    """What the broker has delivered from a queue."""
-
-    queue: str
-    header: bytes
-    body: bytes
-    ack: Callable[[], None]
-    capacity: int  # how many bytes of headers a message may have
 
 
 class _Place(NamedTuple):
@@ -1125,7 +1116,7 @@ class _Link:
     the link falls. `broken` is the future of the reason why it fell.
     """
 
-    def __init__(self, address: dict[str, Any], received: Callable[[_Received], None],
+    def __init__(self, address: dict[str, Any], received: Callable[..., None],
                  broke: Callable[[], None], patient: bool) -> None:
         self.address, self.received, self.broke = address, received, broke
         self.name = f'{address["host"]}:{address["port"]}'
@@ -1400,8 +1391,7 @@ class _Channel:
         queue, tag = method[5:end].decode(), int.from_bytes(method[end:end + 8])
         self.unacked[tag] = None
         ack = functools.partial(self.ack, tag)
-        received = _Received(queue, header, body, ack, self.capacity)
-        self.connection.link.received(received)
+        self.connection.link.received(queue, header, body, ack, self.capacity)
 
     def returned(self, method: bytes, header: bytes) -> None:
         """An unroutable message: its ack comes next, and doesn't mention it.
@@ -1532,11 +1522,11 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
 
     def take_frames(self, data: bytes) -> int:
         """Hand out the complete frames: where they end."""
-        start, size, self.complete = 0, len(data), 7
+        start, size, capacity, self.complete = 0, len(data), self.capacity, 7
         while size - start >= 7:
             kind, number, length = FRAME.unpack_from(data, start)
             end = start + 7 + length  # of the payload; the octet CE ends the frame
-            if length > self.capacity or (end < size and data[end] != 0xCE):
+            if length > capacity or (end < size and data[end] != 0xCE):
                 raise ValueError('this is no frame')
             if end >= size:
                 self.complete = end + 1 - start
