@@ -275,7 +275,14 @@ class Queue:
             raise RuntimeError('an event loop runs here already: await start_async()')
         if not logger.hasHandlers():
             logging.basicConfig(level=logger.level or logging.INFO)
-        asyncio.run(self._serve(timeout))
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            main = loop.create_task(self._serve(timeout))
+            while not main.done():
+                # A SystemExit in an asyncio task of a handler's own stops the loop.
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_until_complete(main)
+            main.result()
 
     async def _serve(self, timeout: float) -> None:
         loop, process, stopping = asyncio.get_running_loop(), os.getpid(), False
@@ -376,7 +383,12 @@ class Queue:
             coroutine.close()
             raise RuntimeError('run() would block its own event loop: await it')
         within = asyncio.wait_for(coroutine, timeout)
-        return asyncio.run_coroutine_threadsafe(within, loop).result()
+        running = asyncio.run_coroutine_threadsafe(within, loop)
+        try:
+            return running.result()
+        except BaseException:  # Ctrl-C, for one
+            running.cancel()
+            raise
 
     def _session_here(self) -> _Session | None:
         """The session, if it is open: in this event loop, or it raises."""
@@ -391,6 +403,9 @@ class Queue:
 
 
 BACKGROUND = threading.Lock()
+if hasattr(os, 'register_at_fork'):  # a forked process must not find it locked for ever
+    os.register_at_fork(before=BACKGROUND.acquire, after_in_parent=BACKGROUND.release,
+                        after_in_child=BACKGROUND.release)
 
 
 @functools.lru_cache(None)
@@ -474,13 +489,13 @@ class _Session:
         addresses, retry = self.queue._addresses, self.queue._retry or 5
         quorum, ever_up, refusal = bool(self.queue._quorum), False, None
         for count, address in enumerate(itertools.cycle(addresses), 1):
-            link, lost = _Link(address, self.received, self.broke, quorum), False
+            link, lost = _Link(address, self.received, self.broke, quorum), ''
             try:
                 await link.open([*self.wanted.values()])
                 for name in self.queue._handlers if self.closing else ():
                     link.cancel(name)
                 self.up.set_result(link)
-                ever_up = lost = True
+                ever_up, lost = True, 'lost the'
                 logger.info('connected to %s', link.name)
                 await _outcome(link.broken)
             except Exception as error:
@@ -492,8 +507,7 @@ class _Session:
                 link.drop(ConnectionError('closed'))
                 return  # a traceback would keep the link alive
             why = link.broken.exception()
-            what = 'lost the' if lost else 'no'
-            logger.warning('%s connection to %s: %r', what, link.name, why)
+            logger.warning('%s connection to %s: %r', lost or 'no', link.name, why)
             if lost:  # RabbitMQ 3.10 forgets what is sent while quorum queues elect
                 await asyncio.sleep(random.uniform(0, min(1, retry)) + quorum)
                 continue
@@ -623,7 +637,8 @@ class _Session:
         headers: dict[str, Any] = properties.get('headers', {})
         if properties.get('message_type') == 'cancel':
             for delivery in self.running:
-                if delivery.id == ident:
+                caller = properties.get('reply_to', delivery._reply_to)
+                if (delivery.id, delivery._reply_to) == (ident, caller):
                     delivery._unwanted = 'its caller has cancelled it'
             return
         if 'part' in headers and ident in self.cancelled:
@@ -641,14 +656,14 @@ class _Session:
         if ident not in self.cancelled:
             self.cancelled.add(ident)
             self.loop.call_later(REPLY_QUEUE_EXPIRES, self.cancelled.discard, ident)
-        if not reply_to:  # its next part may say where
-            return
-        properties = {'correlation_id': ident, 'message_type': 'cancel'}
-        message = _Message(reply_to, b'', properties)
-        sending = self.until(_Link.publish, message, queue=reply_to)
-        # Should it fail, the next part brings another one.
-        self.loop.create_task(sending).add_done_callback(
-            lambda task: task.cancelled() or task.exception())
+        if reply_to:  # otherwise the next part may say where
+            message = _Message(reply_to, b'', {
+                'correlation_id': ident, 'message_type': 'cancel',
+                'reply_to': self.reply_queue})
+            sending = self.until(_Link.publish, message, queue=reply_to)
+            # Should it fail, the next part brings another one.
+            self.loop.create_task(sending).add_done_callback(
+                lambda task: task.cancelled() or task.exception())
 
 
 def _rung(delay: int) -> int:
@@ -942,7 +957,8 @@ class Delivery:
         call = handler.call if handler.timeout is None else handler.call_in_time
         result = await call(self._body, self._send_part)
         end = {'headers': {'parts': self._parts}} if self._parts else {}
-        await self._reply(None, result, **end)
+        if not await self._reply(None, result, **end) and self._reply_to:
+            logger.info('%r is done, but its caller is gone', self)
 
     async def _send_part(self, value: Any) -> bool:
         """Send what a generator has yielded; False if nobody wants more."""
@@ -1649,7 +1665,7 @@ def _unpackable(value: Any, where: str) -> str:
     """Where in a value there is what msgpack can't carry, and its type."""
     pairs = value.items() if isinstance(value, dict) else enumerate(
         value if isinstance(value, (list, tuple)) else ())
-    for key, child in pairs:
+    for key, child in pairs if len(where) < 1000 else ():  # it may contain itself
         try:
             msgpack.packb(child, datetime=True)
         except Exception:

@@ -258,6 +258,8 @@ async def double(data):
         os.kill(os.getpid(), signal.SIGKILL)
     if data == 'fail' or data == 'flaky' and aioqueue.current.get().attempt == 1:
         raise ValueError('as asked')
+    if data == 'exit':
+        asyncio.get_running_loop().call_soon(sys.exit, 3)  # as in a task of its own
     if data == 'slow':
         print('running', flush=True)
         await asyncio.sleep(0.5)
@@ -443,6 +445,7 @@ async def test_start_tells_a_person_what_it_does(name, caller, spawn):
     process = await spawn(name)
     await says(process, f'connected to 127.0.0.1:{PORT}')
     await says(process, f'consuming from {name}')
+    assert await call(caller, name, 'exit') == 'exitexit'
     await caller.task(name, 'fail', no_response=True)
     await says(process, 'ValueError: as asked')
 

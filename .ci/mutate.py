@@ -161,7 +161,7 @@ MUTATIONS = [
     ('queues_and_tasks', 'await _outcome(link.broken)', 'await link.broken'),
     ('queues_and_tasks', 'await link.close(self.reply_queue)', 'pass'),
     ('close_of_a_queue_whose or life or leave', "link.drop(ConnectionError('closed'))", 'pass'),
-    ('without_a_broker_it', "what = 'lost the' if lost else 'no'", "what = 'lost the'"),
+    ('without_a_broker_it', "lost or 'no', link.name", "'lost the', link.name"),
     ('many_that_lose', 'random.uniform(0, min(1, retry)) + quorum', '0'),
     ('many_that_lose', 'random.uniform(retry, 1.5 * retry)', 'retry'),
     ('without_a_broker_it', 'random.uniform(retry, 1.5 * retry)', '0'),
@@ -217,7 +217,7 @@ MUTATIONS = [
     ('cost_no_memory', '        del self.running[delivery]\n', ''),
     # Replies and streams.
     ('cancel_ends', "if properties.get('message_type') == 'cancel':", 'if False:'),
-    ('cancel_ends', 'if delivery.id == ident:', 'if True:'),
+    ('cancel_ends', 'if (delivery.id, delivery._reply_to) == (ident, caller):', 'if True:'),
     ('cancel_ends', "if 'part' in headers and ident in self.cancelled:", 'if False:'),
     ('cancel_ends', 'self.cancelled.add(ident)', 'pass'),
     ('retry_sends', '            if not replies.end:\n', '            if True:\n'),
