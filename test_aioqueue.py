@@ -2294,7 +2294,7 @@ async def test_properties_that_cannot_be_decoded_are_a_failure(name, worker, bro
         body, properties = await broker.get(f'{name}.dead')
         assert (msgpack.unpackb(body), properties.headers['attempts']) == (0, 1)
         assert await worker.call(1) == 1
-    assert worker.data == [1, 1]
+    assert {*worker.data} == {1}
 
 
 BROKEN = [
