@@ -285,13 +285,12 @@ class Queue:
             main.result()
 
     async def _serve(self, timeout: float) -> None:
-        loop, process, stopping = asyncio.get_running_loop(), os.getpid(), False
+        loop, stopping = asyncio.get_running_loop(), False
         main: Any = asyncio.current_task()
 
         def stop(signum: int, _: object) -> None:
             nonlocal stopping
-            # A process that a handler has forked has this function, too: it just ends.
-            if stopping or os.getpid() != process:
+            if stopping:
                 os._exit(128 + signum)  # SIG_DFL would mean 'ignore' to process 1
             stopping = True
             loop.call_soon_threadsafe(main.cancel)
@@ -300,6 +299,8 @@ class Queue:
             # loop.add_signal_handler() would hear the signals of a forked process, too.
             for signum in (signal.SIGINT, signal.SIGTERM):
                 stack.callback(signal.signal, signum, signal.signal(signum, stop))
+            if hasattr(os, 'register_at_fork'):  # a handler's child just ends by them
+                os.register_at_fork(after_in_child=stack.close)
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([(await self._start(timeout)).supervisor])
             await self.close(timeout)
