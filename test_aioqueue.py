@@ -2196,7 +2196,7 @@ class Lives(RuleBasedStateMachine):
 
 def test_random_lives_lose_nothing_and_leave_nothing_behind():
     run_state_machine_as_test(Lives, settings=settings(
-        HUNDRED, max_examples=30, stateful_step_count=12, phases=[Phase.generate]))
+        HUNDRED, max_examples=25, stateful_step_count=12, phases=[Phase.generate]))
     gc.collect()
     assert Lives.errors == []
     asyncio.run(delete_queues(Lives.name))
