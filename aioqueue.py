@@ -33,7 +33,7 @@ The file has two halves. The upper one is the task queue:
 - Queue: what a user holds.
 - _Session: one life of a Queue, from connect() to close(). It keeps a link up.
 - Task: what was sent, and what has come of it.
-- Delivery: what came in. It runs the handler, and acknowledges what is done.
+- Delivery: what came in. It calls the _Handler, and acknowledges what is done.
 
 The lower one is AMQP, and knows nothing of tasks:
 
@@ -332,7 +332,8 @@ class Queue:
 
         `no_response`: nobody will ask for the result. `raw`: `data` is bytes, sent as
         they are. `id`: yours, 1 to 255 bytes, so that a handler recognises a task that
-        was sent twice; random unless given. `delay`: seconds until a worker may get it.
+        was sent twice, another one for each queue; random unless given. `delay`:
+        seconds until a worker may get it.
         `expires`: seconds after which the broker drops it unless a worker has it.
         `priority`: 0 to 255, for a queue with `x-max-priority` (on quorum queues
         without). `headers`: for the handler's `current.get()`; floats, and what else
@@ -773,7 +774,7 @@ class Task:
         `timeout` seconds (a later call can still get it), `ConnectionError` when the
         Queue is closed.
         """
-        if timeout is not None:  # Speed: as in Delivery
+        if timeout is not None:  # Speed: asyncio.timeout(None) costs 15 % of a call
             async with asyncio.timeout(timeout):
                 return await self.result()
         if (replies := self._replies) is None:
