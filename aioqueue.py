@@ -148,17 +148,13 @@ class Queue:
                  retry: float = 5, *, quorum: bool = False, **connect_kwargs: Any):
         if log_level is not None:
             logger.setLevel(log_level)
-        if unknown := connect_kwargs.keys() - OPTIONS.keys():
-            raise TypeError(f'Queue() takes no {unknown}, but {OPTIONS.keys()}')
-        options = OPTIONS | connect_kwargs
-        _check_limits(port=port, retry=None if retry is False else retry, **{
-            name: options[name] for name in ('heartbeat', 'frame_max', 'channel_max')})
+        _check_limits(retry=None if retry is False else retry)
         if not isinstance(ssl, (bool, tls.SSLContext)):
             raise TypeError(f'ssl is True or an ssl.SSLContext, not {ssl!r}')
         hosts = host if isinstance(host, list) else [host]
         if not hosts:
             raise ValueError('host is an empty list')
-        self._addresses = [_address(each, port, ssl, options) for each in hosts]
+        self._addresses = [_address(at, port, ssl, **connect_kwargs) for at in hosts]
         self._retry, self._quorum = retry, {'x-queue-type': 'quorum'} if quorum else {}
         self._handlers: dict[str, _Handler] = {}
         self._session: _Session | None = None  # the one that is open, or was the last
@@ -193,18 +189,12 @@ class Queue:
             raise RuntimeError(f'register the handler of {name!r} before the start')
 
         def register(function: F) -> F:
-            is_async = (inspect.iscoroutinefunction(function)
-                        or inspect.isasyncgenfunction(function))
             if name in self._handlers:
                 raise ValueError(f'{name!r} has a handler already')
+            is_async = _is_async(function, name)
             if timeout is not None and not is_async:
                 raise ValueError(f'timeout of {name!r}: a plain function runs in a '
                                  'thread, and no thread can be stopped; make it async')
-            try:
-                inspect.signature(function).bind('data')
-            except TypeError as error:
-                raise TypeError(f'the handler of {name!r} is called with one argument, '
-                                f'the data of the task: {error}') from None
             self._handlers[name] = _Handler(
                 name, self._quorum | (arguments or {}), prefetch_count, raw=raw,
                 function=function, is_async=is_async, retries=retries,
@@ -385,12 +375,7 @@ class Queue:
             coroutine.close()
             raise RuntimeError('run() would block its own event loop: await it')
         within = asyncio.wait_for(coroutine, timeout)
-        running = asyncio.run_coroutine_threadsafe(within, loop)
-        try:
-            return running.result()
-        except BaseException:  # Ctrl-C, for one
-            running.cancel()
-            raise
+        return asyncio.run_coroutine_threadsafe(within, loop).result()
 
     def _session_here(self) -> _Session | None:
         """The session, if it is open: in this event loop, or it raises."""
@@ -402,27 +387,6 @@ class Queue:
         if session.is_open:
             raise RuntimeError('the Queue is open in another event loop: use its run()')
         return None
-
-
-BACKGROUND = threading.Lock()
-if hasattr(os, 'register_at_fork'):  # a forked process must not find it locked for ever
-    os.register_at_fork(before=BACKGROUND.acquire, after_in_parent=BACKGROUND.release,
-                        after_in_child=BACKGROUND.release)
-
-
-@functools.lru_cache(None)
-def _background_loop(queue: Queue, process: int) -> asyncio.AbstractEventLoop:
-    """An event loop in a thread, for one Queue in one process; closes it at the end."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-
-    @atexit.register
-    def close() -> None:
-        if os.getpid() == process:  # a forked process has this function, and no thread
-            with contextlib.suppress(Exception):
-                queue.run(queue.close(CLOSE_DEADLINE))
-
-    return loop
 
 
 CLOSED = 'the Queue was closed; connect() opens it again'
@@ -542,7 +506,6 @@ class _Session:
         """Begin no task, wait for those that run, then for nothing any more."""
         logger.info('stopping: %s tasks are running', len(self.running))
         self.closing = True
-        self.waiting.clear()
         for name in self.queue._handlers:
             self.wanted.pop(name, None)
             if self.up.done():
@@ -818,7 +781,7 @@ class _Wanted:
 
 @dataclasses.dataclass(kw_only=True)
 class _Handler(_Wanted):
-    """What `Queue.on()` was told, and how that is called."""
+    """What `Queue.on()` was told."""
 
     function: Callable[[Any], Any]
     is_async: bool
@@ -826,52 +789,6 @@ class _Handler(_Wanted):
     retries: int
     retry_delay: RetryDelay
     timeout: float | None
-
-    async def call_in_time(self, body: bytes, send_part: SendPart) -> Any:
-        limit = asyncio.timeout(self.timeout)
-        try:
-            async with limit:
-                return await self.call(body, send_part)
-        except BaseException as error:
-            if not limit.expired():
-                raise
-            text = f'it ran longer than {self.timeout} seconds'
-            raise TimeoutError(text) from error
-
-    async def call(self, body: bytes, send_part: SendPart) -> Any:
-        """Call the function with the data of a task.
-
-        `send_part` gets each value that it yields, and says whether to go on.
-        """
-        try:
-            data = body if self.raw else unpack(body)
-        except Exception as error:
-            raise _undecodable(error) from None
-        if self.is_async:
-            result = self.function(data)
-        else:
-            loop = asyncio.get_running_loop()
-            result = await in_thread(self.call_plain, data, send_part, loop)
-        if inspect.isasyncgen(result):
-            async with contextlib.aclosing(result):
-                async for value in result:
-                    if not await send_part(value):
-                        break
-            return []
-        return await result if inspect.isawaitable(result) else result
-
-    def call_plain(self, data: Any, send_part: SendPart,
-                   loop: asyncio.AbstractEventLoop) -> Any:
-        """The same in a thread: all steps of a generator run in this one."""
-        result = self.function(data)
-        if not inspect.isgenerator(result):
-            return result
-        with contextlib.closing(result):
-            for value in result:
-                part = send_part(value)
-                if not asyncio.run_coroutine_threadsafe(part, loop).result():
-                    break
-        return []
 
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
@@ -949,18 +866,23 @@ class Delivery:
             counts = {'x-attempt': self.attempt, 'x-deliveries': self._deliveries}
             await self._resend(self.name, counts, rest, self._due)
             return
-        if self._malformed:
-            raise _undecodable(self._malformed)
         if self._deliveries >= DELIVERY_LIMIT:
             self._retries = 0
             raise RuntimeError(f'{self._deliveries} deliveries, never acknowledged')
         handler = self._handler
-        # Speed: asyncio.timeout(None) costs 15 % of a call.
-        call = handler.call if handler.timeout is None else handler.call_in_time
-        result = await call(self._body, self._send_part)
+        try:
+            if self._malformed:
+                raise self._malformed
+            data = self._body if handler.raw else unpack(self._body)
+        except Exception as error:  # it may hold the whole body
+            text = f'the message cannot be decoded: {type(error).__name__}: {error}'
+            raise ValueError(text) from None
+        running = call(handler.function, handler.is_async, data, self._send_part)
+        if handler.timeout is not None:  # Speed: asyncio.timeout() costs 15 % of a call
+            running = in_time(running, handler.timeout)
+        result = await running
         end = {'headers': {'parts': self._parts}} if self._parts else {}
-        if not await self._reply(None, result, **end) and self._reply_to:
-            logger.info('%r is done, but its caller is gone', self)
+        await self._reply(None, result, **end)
 
     async def _send_part(self, value: Any) -> bool:
         """Send what a generator has yielded; False if nobody wants more."""
@@ -998,25 +920,30 @@ class Delivery:
             pause = self._pause(error)
         except BaseException as of_retry_delay:  # its context is the handler's
             error, pause = of_retry_delay, None
-        failure = _Failure(error)
+        text, kind = _text(str, error), _text(str, type(error).__qualname__)
+        trace = _text(traceback.format_exception, error)
         if pause is not None:
             with contextlib.suppress(Refused):  # to wait for room would block our queue
                 # Without x-deliveries: another attempt is not another death.
                 await self._resend(self.name, {'x-attempt': self.attempt + 1}, pause)
                 logger.warning('%r failed, it runs again in %s s: %s: %.1000r', self,
-                               pause / 1000, failure.type, failure.text)
+                               pause / 1000, kind, text)
                 return
         # Headers have to fit one frame; a character takes up to four bytes.
         most = self._capacity // 16
-        headers = {'type': failure.type[-most:], 'traceback': failure.traceback[-most:]}
+        headers = {'type': kind[-most:], 'traceback': trace[-most:]}
         told, fate = False, 'its caller is told'
         with contextlib.suppress(Refused):
-            told = await self._reply(failure.text, None, headers=headers)
+            told = await self._reply(text, None, headers=headers)
         if not told or self._deliveries >= DELIVERY_LIMIT:
             self._reply_to, fate = '', f'it is in {self.name}.dead'
-            headers['error'] = failure.text[:most]
+            headers['error'] = text[:most]
             await self._bury({**headers, 'attempts': self.attempt})
-        logger.error('%r failed, %s', self, fate, exc_info=failure.loggable)
+        if 'Traceback' not in trace or len(text) > 1000 or len(trace) > 20_000:
+            # It cannot be formatted, or is too long for a log.
+            brief = RuntimeError(f'{kind:.200}: {text:.1000}')
+            error = brief.with_traceback(error.__traceback__)
+        logger.error('%r failed, %s', self, fate, exc_info=error)
 
     def _pause(self, error: BaseException) -> int | None:
         """How many ms to wait for the next attempt, if there is one."""
@@ -1053,24 +980,6 @@ class Delivery:
             if not kept or len(message.header) + 100 < self._capacity:
                 return await self._session.send(message, delay, due)
             del kept[max(kept, key=lambda key: len(repr(kept[key])))]
-
-
-def _undecodable(error: Exception) -> ValueError:
-    """What msgpack or pamqp say, without what they may hold: the whole body."""
-    return ValueError(f'the message cannot be decoded: {type(error).__name__}: {error}')
-
-
-class _Failure:
-    """What a handler raised: as texts that can be sent, and as what a log can show."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.text, self.type = _text(str, error), _text(str, type(error).__qualname__)
-        self.traceback = _text(traceback.format_exception, error)
-        self.loggable = error
-        too_long = len(self.text) > 1000 or len(self.traceback) > 20_000
-        if too_long or 'Traceback' not in self.traceback:  # so it can't be formatted
-            self.loggable = RuntimeError(f'{self.type:.200}: {self.text:.1000}')
-            self.loggable.__traceback__ = error.__traceback__
 
 
 # ------------------------------------------------------------------------- The line
@@ -1626,8 +1535,62 @@ start_task: Any = getattr(
     asyncio, 'eager_task_factory', lambda loop, coroutine: loop.create_task(coroutine))
 
 
-async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a plain function in a thread of its own.
+BACKGROUND = threading.Lock()
+if hasattr(os, 'register_at_fork'):  # a forked process must not find it locked for ever
+    os.register_at_fork(before=BACKGROUND.acquire, after_in_parent=BACKGROUND.release,
+                        after_in_child=BACKGROUND.release)
+
+
+@functools.lru_cache(None)
+def _background_loop(queue: Queue, process: int) -> asyncio.AbstractEventLoop:
+    """An event loop in a thread, for one Queue in one process; closes it at the end."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    @atexit.register
+    def close() -> None:
+        if os.getpid() == process:  # a forked process has this function, and no thread
+            with contextlib.suppress(Exception):
+                queue.run(queue.close(CLOSE_DEADLINE))
+
+    return loop
+
+
+async def call(function: Callable[[Any], Any], is_async: bool, data: Any,
+               send_part: SendPart) -> Any:
+    """Call a function, plain or async, with one argument: what it returns.
+
+    `send_part` gets each value that a generator yields, and says whether to go on.
+    """
+    if is_async:
+        result = function(data)
+    else:
+        result = await in_thread(function, data, send_part, asyncio.get_running_loop())
+    if inspect.isasyncgen(result):
+        async with contextlib.aclosing(result):
+            async for value in result:
+                if not await send_part(value):
+                    break
+        return []
+    return await result if inspect.isawaitable(result) else result
+
+
+def call_plain(function: Callable[[Any], Any], data: Any, send_part: SendPart,
+               loop: asyncio.AbstractEventLoop) -> Any:
+    """The same in a thread: all steps of a generator run in this one."""
+    result = function(data)
+    if not inspect.isgenerator(result):
+        return result
+    with contextlib.closing(result):
+        for value in result:
+            part = send_part(value)
+            if not asyncio.run_coroutine_threadsafe(part, loop).result():
+                break
+    return []
+
+
+async def in_thread(*args: Any) -> Any:
+    """Call `call_plain(*args)` in a thread of its own.
 
     Those of `asyncio.to_thread` are few, and the interpreter waits for them at its end:
     a handler that hangs would keep a stopped worker alive.
@@ -1637,8 +1600,8 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
     def run() -> None:
         try:
-            done.set_result(function(*args))
-        except (StopIteration, GeneratorExit) as error:  # no coroutine can get it
+            done.set_result(call_plain(*args))
+        except StopIteration as error:  # no coroutine can get it
             done.set_exception(RuntimeError(repr(error)))
         except BaseException as error:
             done.set_exception(error)
@@ -1646,6 +1609,16 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=[run], daemon=True).start()
     return await asyncio.wrap_future(done)
+
+
+async def in_time(running: Awaitable[R], seconds: float) -> R:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await running
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f'it ran longer than {seconds} seconds') from error
 
 
 # 0.2 sent integer keys; timestamp=3 makes an aware datetime of msgpack's timestamp.
@@ -1657,22 +1630,16 @@ def pack(value: Any, what: str) -> bytes:
     try:
         return bytes(msgpack.packb(value, datetime=True))
     except Exception as error:
+        inner = value if isinstance(value, dict) else {}
+        if isinstance(value, (list, tuple)):
+            inner = dict(enumerate(value))
+        for key, child in inner.items() if len(what) < 1000 else ():  # perhaps circular
+            pack(child, f'{what}[{key!r:.100}]')
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f'{_unpackable(value, what)}: {error!s:.200}. Send str() of a UUID '
-                   'or Decimal, asdict() of a dataclass, model_dump(mode="json") of a '
-                   'pydantic model; a datetime needs a time zone') from None
-
-
-def _unpackable(value: Any, where: str) -> str:
-    """Where in a value there is what msgpack can't carry, and its type."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(
-        value if isinstance(value, (list, tuple)) else ())
-    for key, child in pairs if len(where) < 1000 else ():  # it may contain itself
-        try:
-            msgpack.packb(child, datetime=True)
-        except Exception:
-            return _unpackable(child, f'{where}[{key!r:.100}]')
-    return f'{where:.1000} is of type {type(value).__name__}'
+        raise kind(f'{what:.1000} is of type {type(value).__name__}: {error!s:.200}. '
+                   'Send str() of a UUID or Decimal, asdict() of a dataclass, '
+                   'model_dump(mode="json") of a pydantic model; a datetime needs a '
+                   'time zone') from None
 
 
 def _value(headers: dict[str, Any], body: bytes) -> Any:
@@ -1683,43 +1650,34 @@ def _value(headers: dict[str, Any], body: bytes) -> Any:
     return value
 
 
-# What `Queue(**connect_kwargs)` takes, and what it is by default.
-OPTIONS: dict[str, Any] = {
-    'login': 'guest', 'password': 'guest', 'virtualhost': '/', 'heartbeat': 60,
-    'frame_max': 131_072, 'channel_max': 2, 'client_properties': {}}
-
-
-def _address(host: Any, port: int | None, ssl: bool | tls.SSLContext,
-             options: dict[str, Any]) -> dict[str, Any]:
-    """The options, with what a host name or a URL says. No error shows the password."""
-    if not isinstance(host, str):
-        raise TypeError(f'host is a str or a list of them, not {type(host).__name__}')
-    secure = ssl or host.startswith('amqps:')
-    try:
-        url = urlsplit(host if '://' in host else f'amqp://{host}')
+def _address(host: str, port: int | None, ssl: bool | tls.SSLContext, *,
+             login: str = 'guest', password: str = 'guest', virtualhost: str = '/',
+             heartbeat: int = 60, frame_max: int = 131_072, channel_max: int = 2,
+             client_properties: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a connection needs to know. No error shows a part of the password."""
+    properties = client_properties or {}
+    _check_limits(
+        port=port, heartbeat=heartbeat, frame_max=frame_max, channel_max=channel_max)
+    try:  # what urllib and pamqp say of it may hold the password
+        marshal(amqp.Connection.StartOk(properties, response=login + password), 0)
+        url = urlsplit(host if '://' in host else 'amqp://' + host)
+        secure = ssl or url.scheme == 'amqps'
         port = url.port or port or (5671 if secure else 5672)
         misread = url.query or '@' in url.path + url.fragment  # a ? / # in a password
         if url.scheme not in ('amqp', 'amqps') or misread:
             raise ValueError
-    except ValueError:
+    except Exception:
         raise ValueError(
             'host is a name or amqp(s)://user:password@host:port/vhost, with its parts '
-            'percent-encoded, as by urllib.parse.quote(password, "")') from None
-    said = {'login': url.username, 'password': url.password, 'host': url.hostname,
-            'virtualhost': url.path[1:]}
-    address = options | {'host': 'localhost', 'port': port, 'ssl': secure or None} | {
-        name: unquote(text) for name, text in said.items() if text}
-    try:
-        marshal(amqp.Connection.Open(address['virtualhost']), 0)
-        secret = f'{address["login"]}{address["password"]}'
-        start = amqp.Connection.StartOk(address['client_properties'], response=secret)
-        fits = len(marshal(start, 0)) < 3500  # of 4096, with properties of ours
-    except Exception:  # its text may hold the password
-        fits = False
-    if not fits:
-        raise ValueError('AMQP cannot carry this login, password, virtualhost or these '
-                         'client_properties')
-    return address
+            'percent-encoded, as by urllib.parse.quote(password, ""); login, password '
+            'and client_properties are such as AMQP can carry') from None
+    return {
+        'host': url.hostname or 'localhost', 'port': port, 'ssl': secure or None,
+        'login': unquote(url.username or '') or login,
+        'password': unquote(url.password or '') or password,
+        'virtualhost': unquote(url.path[1:]) or virtualhost, 'heartbeat': heartbeat,
+        'frame_max': frame_max, 'channel_max': channel_max,
+        'client_properties': properties}
 
 
 NAME = re.compile(r'(?!amq\.)[a-zA-Z0-9\-_.:@#,/+ ]{1,230}')  # .delay.MS has room
@@ -1730,6 +1688,15 @@ def _check_name(name: str) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError("a queue name, as in @q.on('name'), is a str of up to 230 "
                          f'letters, digits, spaces or -_.:@#,/+, not {name!r}')
+
+
+def _is_async(function: Callable[..., Any], name: str) -> bool:
+    try:
+        inspect.signature(function).bind('data')
+    except TypeError as error:
+        raise TypeError(f'the handler of {name!r} is called with one argument, the '
+                        f'data of the task: {error}') from None
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 LONGEST = 10 * 365 * 86_400.0  # seconds: RabbitMQ takes no longer x-message-ttl
@@ -1803,7 +1770,8 @@ def _is_final(error: BaseException | None) -> bool:
     if isinstance(error, Refused):
         return error.code not in (CONNECTION_FORCED, INTERNAL_ERROR)
     # An SSLCertVerificationError is a ValueError; other kinds of SSLError may pass.
-    return isinstance(error, (TypeError, ValueError)) or type(error) is tls.SSLError
+    return (not isinstance(error, (OSError, aioamqp.AioamqpException))
+            or isinstance(error, ValueError) or type(error) is tls.SSLError)
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> bool:

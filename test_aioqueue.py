@@ -2622,8 +2622,8 @@ OPTIONS = {
     'heartbeat': [0, 30.0, 70_000], 'frame_max': [8191, 10_000.0, 2**40],
     'channel_max': [1, 2.0, 70_000], 'port': [0, '5672', 5672.0], 'ssl': [1, 'yes'],
     'retry': [-1, 0, 'x', float('nan'), 1e300], 'vhost': ['/'], 'virtualhost': [7, 'x' * 300],
-    'login': [5, 'x' * 300, 'secret\udcff'], 'password': [5, 'secret' * 50_000, 'secret\udcff'],
-    'client_properties': [5, {'x': object()}, {1: 2}, {'x': 2**70}, {'x': 'y' * 200_000}],
+    'login': [5, 'x' * 300, 'secret\udcff'], 'password': [5, 'secret\udcff'],
+    'client_properties': [5, {'x': object()}, {1: 2}, {'x': 2**70}],
     'host': [5, None, [], ('127.0.0.1',), ['x', 5], 'http://localhost', 'redis://localhost',
              'amqp://localhost/?heartbeat=1', '127.0.0.1\0', f'amqp://127.0.0.1/{"x" * 300}', *(
                  f'amqp://guest:{password}@127.0.0.1:{PORT}{path}' for path in ('', '/', '/v')
