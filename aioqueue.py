@@ -72,7 +72,7 @@ import traceback
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aioamqp  # type: ignore[import, unused-ignore]
@@ -528,6 +528,8 @@ class _Session:
             link = self.up.result() if self.up.done() else await _outcome(self.up)
             try:
                 return await call(link, *args)
+            except TimeoutError as error:
+                link.drop(error)
             except ConnectionError:
                 continue  # by now `up` is the future of the next link
             except Refused as error:
@@ -672,8 +674,8 @@ class _Replies:
                 self.parts.append(body)
         elif _number(headers.get('parts')) <= self.count:
             self.end = headers, body
-            if self.message:  # its confirm may come later: what is done can't be lost
-                self.message.arrived()
+            if self.message and self.message.confirm:
+                _settle(self.message.confirm, True)  # what is done can't be lost
         self.news.set()
 
     async def wait(self) -> None:
@@ -994,38 +996,25 @@ class Delivery:
 class _Message:
     """What is published to a queue; once it is, `confirm` is what the broker says."""
 
-    __slots__ = ('body', 'confirm', 'header', 'id', 'is_suspect', 'properties', 'queue')
+    confirm: asyncio.Future[bool] | None = None
+    is_suspect = False  # the broker may have refused it
 
     def __init__(self, queue: str, body: bytes, properties: dict[str, Any]) -> None:
         self.queue, self.body, self.properties = queue, body, properties
         self.id: str = properties['correlation_id']
         self.header = content_header(len(body), **properties)
-        self.confirm: asyncio.Future[bool] | None = None
-        self.is_suspect = False  # the broker may have refused it
-
-    def arrived(self) -> None:
-        """Something else than the confirm says so."""
-        if self.confirm:
-            _settle(self.confirm, True)
 
 
-class _Place(NamedTuple):
-    """Where a channel is: the role of its connection, and its number there."""
+# Channels: the role of the connection, and the number there. What the broker refuses
+# closes the channel, so what may be refused (suspects, declarations) has its own.
+MESSAGES, SUSPECTS = ('publish', 1), ('publish', 2)
+CONSUMERS, DECLARATIONS = ('consume', 1), ('consume', 2)
 
-    role: str
-    number: int
-
-
-# What the broker refuses closes the channel. So messages that may be refused have one
-# of their own, and so have declarations.
-MESSAGES, SUSPECTS = _Place('publish', 1), _Place('publish', 2)
-CONSUMERS, DECLARATIONS = _Place('consume', 1), _Place('consume', 2)
-
-CONNECT_DEADLINE, CLOSE_DEADLINE = 10, 5  # seconds that the broker has to answer
-SUSPECT_DEADLINE = 5  # seconds that other messages wait for the confirm of a suspect
-# Seconds between attempts: a quorum queue that is losing its leader refuses, as a full
-# one does, without a word.
-NACK_PAUSES = (0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+# Seconds that the broker has to answer; with SUSPECT_DEADLINE others wait no longer.
+CONNECT_DEADLINE, CLOSE_DEADLINE, SUSPECT_DEADLINE = 10, 5, 5
+# Seconds after each attempt: a quorum queue that is losing its leader refuses, as a
+# full one does, without a word.
+NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 0)
 # Reply codes of AMQP's, and words of RabbitMQ's in refusals that may be tolerated.
 CONNECTION_FORCED, ACCESS_REFUSED, PRECONDITION_FAILED = 320, 403, 406
 INTERNAL_ERROR = 541
@@ -1039,8 +1028,8 @@ class _Link:
     connection of its own, a worker's acknowledgements still drain the queues then.
     https://www.rabbitmq.com/docs/alarms
 
-    A channel that the broker closes is opened again; but without that of the consumers
-    the link falls. `broken` is the future of the reason why it fell.
+    A channel that the broker closes is opened again at once; but without that of the
+    consumers the link falls. `broken` is the future of the reason why it fell.
     """
 
     def __init__(self, address: dict[str, Any], received: Callable[..., None],
@@ -1053,45 +1042,31 @@ class _Link:
         self.consumers: dict[str, asyncio.Future[Any]] = {}
         self.alone = asyncio.Lock()
 
-    @contextlib.asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """A broker that doesn't answer in time is none: the link is dropped."""
-        try:
-            async with asyncio.timeout(CONNECT_DEADLINE):
-                yield
-        except TimeoutError:
-            self.drop(TimeoutError(f'no answer in {CONNECT_DEADLINE} seconds'))
-            raise ConnectionError('dropped') from None
-
     async def open(self, wanted: list[_Wanted]) -> None:
         """Connect, and consume from the queues that are wanted."""
-        async with self.deadline():
+        async with asyncio.timeout(CONNECT_DEADLINE):
             await self.connect('publish')
             await self.connect('consume')
             for place in MESSAGES, SUSPECTS, CONSUMERS, DECLARATIONS:
                 await self.channel(place).opened
             await self.consume(wanted, f'{NOT_PERMITTED}|{EXISTS_OTHERWISE}')
-        if self.broken.done():  # nobody else has waited for that yet
-            raise ConnectionError('lost while it was opened')
+        self.channel(CONSUMERS)  # raises if the link was lost meanwhile
 
     async def connect(self, role: str) -> None:
         loop, address = asyncio.get_running_loop(), self.address
-        where = address['host'], address['port']
         # One of the addresses of a name may be silent. uvloop tries them in turn.
         is_asyncio = isinstance(loop, asyncio.BaseEventLoop)
         eyeballs: Any = {'happy_eyeballs_delay': 0.25} if is_asyncio else {}
         _, connection = await loop.create_connection(
-            functools.partial(_Connection, self, role), *where, ssl=address['ssl'],
-            **eyeballs)
-        await connection.start_connection(
-            *where, address['login'], address['password'], address['virtualhost'])
+            lambda: _Connection(self, role), address['host'], address['port'],
+            ssl=address['ssl'], **eyeballs)
+        await connection.start_connection(  # which doesn't look at a host and a port
+            '', 0, address['login'], address['password'], address['virtualhost'])
 
     def drop(self, why: BaseException) -> None:
-        """Give it up.
-
-        The first reason counts: what the broker says comes before what that makes
-        aioamqp stumble over.
-        """
+        """Give it up. The first reason counts: those that come later follow from it."""
+        if isinstance(why, TimeoutError) and not why.args:
+            why = TimeoutError(f'no answer in {CONNECT_DEADLINE} seconds')
         if _settle(self.broken, why):
             self.broke()
         for connection in self.connections.values():
@@ -1102,13 +1077,11 @@ class _Link:
         for connection in self.connections.values():
             connection.transport.get_extra_info('socket').shutdown(socket.SHUT_RDWR)
 
-    def channel(self, place: _Place) -> _Channel:
-        connection = self.connections[place.role]
-        channel = connection.numbered.get(place.number)
-        if channel is None or channel.closed:
-            channel = _Channel(connection, place.number)
-            channel.open()
-        return channel
+    def channel(self, place: tuple[str, int]) -> _Channel:
+        if self.broken.done():
+            raise ConnectionError('the link is broken')
+        role, number = place
+        return self.connections[role].numbered[number]
 
     async def publish(self, message: _Message) -> bool:
         """Publish until it is confirmed; False if there is no such queue.
@@ -1118,25 +1091,21 @@ class _Link:
         again, one at a time: what is refused alone is the culprit.
         """
         for pause in self.pauses:
-            if pause:
-                await asyncio.sleep(pause)
             alone = message.is_suspect or self.alone.locked()
             try:
-                if alone:
-                    return await self.publish_alone(message)
-                return await self.channel(MESSAGES).publish(message)
+                if not alone:
+                    return await self.channel(MESSAGES).publish(message)
+                async with self.alone:  # the others wait meanwhile, but not for ever
+                    confirm = self.channel(SUSPECTS).publish(message)
+                    await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
+                return await confirm
             except Refused as error:
+                if alone and error.code:
+                    raise
+                message.is_suspect = error.code > 0  # a nack says which it was
                 refused = error
-            if alone and refused.code:
-                break
-            message.is_suspect = refused.code > 0  # a nack says which it was
+            await asyncio.sleep(pause)
         raise refused
-
-    async def publish_alone(self, message: _Message) -> bool:
-        async with self.alone:  # the others wait meanwhile, but not for ever
-            confirm = self.channel(SUSPECTS).publish(message)
-            await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
-        return await confirm
 
     async def declare(self, wanted: _Wanted, tolerated: str) -> None:
         """Declare a queue; a refusal in which `tolerated` is found is none."""
@@ -1149,7 +1118,7 @@ class _Link:
 
     async def consume(self, queues: list[_Wanted], tolerated: str) -> None:
         """Declare queues, all of them, then consume from them."""
-        async with self.deadline():
+        async with asyncio.timeout(CONNECT_DEADLINE):
             for wanted in queues:
                 await self.declare(wanted, tolerated)
             for wanted in queues:
@@ -1176,22 +1145,23 @@ class _Link:
         elif self.consumers.pop(name, None) and not self.broken.done():
             self.channel(CONSUMERS).call(amqp.Basic.Cancel(consumer_tag=name))
 
-    async def close(self, own_queue: str) -> None:
-        """Say goodbye: the connection that publishes may be blocked, so it is last."""
+    async def close(self, queue: str) -> None:
+        """Say goodbye, on both connections at once: one of them may be blocked."""
         with contextlib.suppress(Exception):  # whatever is broken, it is over
             async with asyncio.timeout(CLOSE_DEADLINE):
-                if own_queue in self.consumers:
-                    channel = self.channel(CONSUMERS)
-                    channel.call(amqp.Basic.Cancel(consumer_tag=own_queue))
-                    await channel.call(amqp.Queue.Delete(queue=own_queue))
-                await self.connections['consume'].close()
-                await self.connections['publish'].close()
+                if queue in self.consumers:
+                    self.cancel(queue)
+                    await self.channel(CONSUMERS).call(amqp.Queue.Delete(queue=queue))
+                goodbyes = [each.close() for each in self.connections.values()]
+                await asyncio.gather(*goodbyes)
 
 
 METHOD, HEADER, BODY = 1, 2, 3  # the types of frames
 BASIC_RETURN, BASIC_DELIVER = b'\x00\x3c\x00\x32', b'\x00\x3c\x00\x3c'
 BASIC_ACK, BASIC_NACK = b'\x00\x3c\x00\x50', b'\x00\x3c\x00\x78'
-ACK, ACK_ALL = BASIC_ACK + b'%b\0', BASIC_ACK + b'%b\1'  # delivery tag, multiple
+FRAME = struct.Struct('>BHI')  # type, channel, size; payload and CE follow
+# A frame of Basic.Ack, but for the delivery tag, and 1 for 'all up to it', else 0.
+ACK = FRAME.pack(METHOD, CONSUMERS[1], 13) + BASIC_ACK + b'%b%c\xce'
 
 
 class _Channel:
@@ -1202,8 +1172,7 @@ class _Channel:
 
     def __init__(self, connection: _Connection, number: int) -> None:
         self.connection, self.number = connection, number
-        self.capacity = connection.capacity
-        self.closed = False
+        self.capacity = connection.connection_tunning['frame_max'] - 8
         # What the broker has not answered: calls, and messages by their delivery tags.
         self.calls: dict[asyncio.Future[Any], list[str]] = {}  # what may answer them
         self.unconfirmed: dict[int, tuple[_Message, asyncio.Future[bool]]] = {}
@@ -1214,26 +1183,18 @@ class _Channel:
         # It is sent the payload of each frame, and says which type has to come next.
         self.frames = self.receive()
         self.expected = next(self.frames)
-
-    def open(self) -> None:
         self.call(amqp.Channel.Open())
         self.opened = self.call(amqp.Confirm.Select())
-        self.connection.numbered[self.number] = self  # unless the link is broken
 
     def call(self, method: Any) -> asyncio.Future[Any]:
         """Send a method; the future is the broker's answer."""
-        if self.connection.link.broken.done():
-            raise ConnectionError('the link is broken')
         self.connection.send(marshal(method, self.number))
         answer = self.connection.loop.create_future()
         self.calls[answer] = method.valid_responses
         return answer
 
     def publish(self, message: _Message) -> asyncio.Future[bool]:
-        """Publish a message; the future is False for what came back.
-
-        Raises `ValueError` for headers that don't fit one frame.
-        """
+        """Publish a message; the future is False for what came back."""
         header, body = message.header, message.body
         if len(header) > self.capacity:
             raise ValueError(f'headers of {len(header)} bytes: {self.capacity} at most')
@@ -1252,30 +1213,25 @@ class _Channel:
         acknowledged, so is all that came before: one frame, made when frames are
         written, does for all (drain x 1.4).
         """
-        if self.closed:  # then the broker delivers the message again
-            return
         oldest = next(iter(self.unacked))
         del self.unacked[delivery_tag]
         if delivery_tag == oldest:
             self.connection.acked = delivery_tag
             self.connection.send(b'')  # so that it will be flushed
         else:
-            ack = ACK % delivery_tag.to_bytes(8)
-            self.connection.send(packed(METHOD, self.number, ack))
+            self.connection.send(ACK % (delivery_tag.to_bytes(8), False))
 
     def fail(self, error: Exception) -> None:
-        """It is closed: tell all who wait for the broker.
+        """It is closed: tell all who wait.
 
-        The error is about the first call that it did not answer, or about one of the
-        messages that it did not confirm.
+        The error is about the first call without an answer, or about one of the
+        messages without a confirm.
         """
-        self.closed = True
-        for number, answer in enumerate(self.calls):
-            other = ConnectionError('closed over another call')
-            _settle(answer, other if number else error)
-        for _, confirm in self.unconfirmed.values():
-            _settle(confirm, error)
-        self.unconfirmed.clear()  # the error has a traceback, with all that was sent
+        for tag in [*self.unconfirmed]:  # emptied: the error's traceback leads to it
+            _settle(self.unconfirmed.pop(tag)[1], error)
+        for answer in self.calls:
+            _settle(answer, error)
+            error = ConnectionError('closed over another call')
 
     def receive(self) -> Generator[int, bytes, None]:
         while True:
@@ -1297,15 +1253,16 @@ class _Channel:
                 self.method_received(unmarshal(packed(METHOD, self.number, method))[2])
 
     def method_received(self, method: Any) -> None:
-        if isinstance(method, amqp.Channel.Close):
+        connection = self.connection
+        if method.name == 'Channel.Close':
             # After Close-Ok this channel is none: what was gathered goes out before.
-            self.connection.send(marshal(amqp.Channel.CloseOk(), self.number))
-            self.fail(refused := Refused(method.reply_text, method.reply_code or 0))
-            if (self.connection.role, self.number) == CONSUMERS:
-                self.connection.link.drop(refused)
-        elif isinstance(method, amqp.Basic.Cancel):  # its queue was deleted, perhaps
-            why = ConnectionError(f'{method.consumer_tag!r} is not consumed any more')
-            self.connection.link.drop(why)
+            connection.send(marshal(amqp.Channel.CloseOk(), self.number))
+            connection.numbered[self.number] = _Channel(connection, self.number)
+            self.fail(refused := Refused(method.reply_text, method.reply_code))
+            if (connection.role, self.number) == CONSUMERS:
+                connection.link.drop(refused)
+        elif method.name == 'Basic.Cancel':  # its queue was deleted, perhaps
+            connection.link.drop(ConnectionError(f'cancelled: {method.consumer_tag!r}'))
         else:
             # RabbitMQ answers in the order of the calls, but for Basic.Consume.
             answer = next(each for each, names in self.calls.items()
@@ -1341,7 +1298,6 @@ class _Channel:
             _settle(self.unconfirmed.pop(tag)[1], outcome)  # unless it came back
 
 
-FRAME = struct.Struct('>BHI')  # type, channel, size; payload and CE follow
 MANY = 48  # Speed: pieces that are gathered: those of 24 small messages
 CAPABILITIES = {'authentication_failure_close': True, 'consumer_cancel_notify': True,
                 'connection.blocked': True}
@@ -1350,8 +1306,8 @@ CAPABILITIES = {'authentication_failure_close': True, 'consumer_cancel_notify': 
 class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
     """A connection: aioamqp opens and closes it, and has its heartbeats.
 
-    The frames of its channels are taken here out of what the socket gives, wherever it
-    was cut. Only those of channel 0 go to aioamqp.
+    Frames are taken here out of what the socket gives, wherever it was cut. Those of
+    channel 0 go on to aioamqp.
     """
 
     def __init__(self, link: _Link, role: str) -> None:
@@ -1362,13 +1318,9 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
             **link.address['client_properties'], 'capabilities': CAPABILITIES}})
         self.link, self.role, self.loop = link, role, asyncio.get_running_loop()
         self.numbered: dict[int, _Channel] = {}
-        self.capacity = int(link.address['frame_max']) - 8  # bytes that a frame carries
-        # What those hear who wait for the broker, when the connection is lost.
-        self.loss: Exception = ConnectionError('the connection was lost')
         self.acked = 0  # all up to this delivery tag, when frames go out
         self.outgoing: list[bytes] = []
-        # The start of a frame, and how many bytes there are when it is complete.
-        self.incomplete, self.complete = bytearray(), 0
+        self.incomplete = b''  # the start of a frame
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -1384,34 +1336,26 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         super().connection_lost(exc)
         self.link.drop(exc or ConnectionError('closed by the peer'))
         for channel in self.numbered.values():
-            channel.fail(self.loss)
+            channel.fail(ConnectionError('the connection was lost'))
 
-    async def tune(self, frame: Any) -> None:
-        """The lower limit is that of both; the broker's 0 is none."""
-        await super().tune(frame)
-        limits = self.connection_tunning
-        for name in 'frame_max', 'channel_max':
-            limits[name] = min(limits[name], getattr(frame, name) or limits[name])
-        self.capacity = limits['frame_max'] - 8
-
-    async def get_frame(self) -> Any:
-        """Read a frame of channel 0; one that can't be read is the end of the link."""
-        try:
-            number, method = await super().get_frame()
-        except Exception as error:
-            self.link.drop(ConnectionError(f'this is no AMQP: {error!r}'))
-            raise aioamqp.AmqpClosedConnection from error
-        if isinstance(method, (amqp.Connection.Blocked, amqp.Connection.Unblocked)):
-            reason = getattr(method, 'reason', 'it takes messages again')
-            logger.warning('%s: %s: %.1000r', self.link.name, method.name, reason)
-        return number, method
-
-    async def server_close(self, frame: Any) -> None:
-        refused = Refused(frame.reply_text, frame.reply_code)
-        if refused.code != CONNECTION_FORCED:  # but over what was published or called
-            self.loss = refused
-        self.transport.write(marshal(amqp.Connection.CloseOk(), 0))
-        self.link.drop(refused)
+    def control_received(self, frame: bytes) -> None:
+        """Look at a frame of channel 0, and pass it on."""
+        method: Any = unmarshal(frame)[2]
+        if method.name == 'Connection.Tune':  # the lower limit counts; its 0 is none
+            limits = self.connection_tunning
+            for name in 'frame_max', 'channel_max':
+                limits[name] = min(limits[name], getattr(method, name) or limits[name])
+        elif method.name == 'Connection.OpenOk' and not self.numbered:
+            self.numbered = {number: _Channel(self, number) for number in (1, 2)}
+        elif method.name == 'Connection.Close':
+            self.transport.write(marshal(amqp.Connection.CloseOk(), 0))
+            self.link.drop(refused := Refused(method.reply_text, method.reply_code))
+            if refused.code != CONNECTION_FORCED:  # but over what was sent
+                for channel in self.numbered.values():
+                    channel.fail(refused)
+        elif method.name in ('Connection.Blocked', 'Connection.Unblocked'):
+            logger.warning('%s: %s %.1000r', self.link.name, method.name, dict(method))
+        super().data_received(frame)
 
     def send(self, data: bytes) -> None:
         """Write after all that can run now.
@@ -1427,8 +1371,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
 
     def flush(self) -> None:
         if self.acked:
-            ack = ACK_ALL % self.acked.to_bytes(8)
-            self.outgoing.append(packed(METHOD, CONSUMERS.number, ack))
+            self.outgoing.append(ACK % (self.acked.to_bytes(8), True))
             self.acked = 0
         if self.outgoing and not self.transport.is_closing():
             self.transport.write(b''.join(self.outgoing))
@@ -1436,27 +1379,22 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
 
     def data_received(self, data: bytes) -> None:
         self._heartbeat_timer_recv_reset()
-        if self.incomplete:
-            self.incomplete += data
-            if len(self.incomplete) < self.complete:
-                return
-            data = bytes(self.incomplete)
+        data = self.incomplete + data
         try:
-            self.incomplete = bytearray(data[self.take_frames(data):])
+            self.incomplete = data[self.take_frames(data):]
         except Exception as error:
-            said = '' if self.numbered else f': {data[:40]!r}'  # no body of a task
+            said = '' if self.worker else f': {data[:40]!r}'  # no body of a task
             self.link.drop(ConnectionError(f'this is no AMQP: {error!r}{said}'))
 
     def take_frames(self, data: bytes) -> int:
         """Hand out the complete frames: where they end."""
-        start, size, capacity, self.complete = 0, len(data), self.capacity, 7
+        start, size, capacity = 0, len(data), self.connection_tunning['frame_max'] - 8
         while size - start >= 7:
             kind, number, length = FRAME.unpack_from(data, start)
             end = start + 7 + length  # of the payload; the octet CE ends the frame
             if length > capacity or (end < size and data[end] != 0xCE):
                 raise ValueError('this is no frame')
             if end >= size:
-                self.complete = end + 1 - start
                 break
             if number:
                 channel = self.numbered[number]
@@ -1464,7 +1402,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
                     raise ValueError('a frame out of order')
                 channel.expected = channel.frames.send(data[start + 7:end])
             else:
-                super().data_received(data[start:end + 1])
+                self.control_received(data[start:end + 1])
             start = end + 1
         return start
 
@@ -1494,18 +1432,14 @@ def content_header(size: int, correlation_id: str, content_type: str = '',
         unusual |= {'content_type': content_type, 'correlation_id': correlation_id,
                     'delivery_mode': 2, 'reply_to': reply_to}
         return ContentHeader(0, size, amqp.Basic.Properties(**unusual)).marshal()
-    kind, ident = content_type.encode(), correlation_id.encode()
-    reply = reply_to.encode()
+    kind, ident, to = content_type.encode(), correlation_id.encode(), reply_to.encode()
     header = b'\0\x3c\0\0%b%c\0%c%b\x02%c%b' % (
-        size.to_bytes(8), 0x96 if reply else 0x94, len(kind), kind, len(ident), ident)
-    return b'%b%c%b' % (header, len(reply), reply) if reply else header
+        size.to_bytes(8), 0x96 if to else 0x94, len(kind), kind, len(ident), ident)
+    return b'%b%c%b' % (header, len(to), to) if to else header
 
 
 def unpack_properties(header: bytes) -> dict[str, Any]:
-    """Decode the payload of a content header frame.
-
-    Raises whatever pamqp does where it can't.
-    """
+    """Decode the payload of a content header frame. Raises whatever pamqp does."""
     if header[12:14] in (b'\x94\0', b'\x96\0'):  # Speed: as content_header() makes it
         kind = 15 + header[14]
         ident = kind + 2 + header[kind + 1]
@@ -1793,6 +1727,5 @@ async def _ended(tasks: Any, timeout: float | None) -> None:
 
 async def _outcome(future: asyncio.Future[R]) -> R:
     """Await a future that others await, too: it isn't cancelled with us."""
-    if not future.done():
-        await asyncio.wait([future])
+    await asyncio.wait([future])
     return future.result()
