@@ -92,7 +92,6 @@ logging.getLogger('aioamqp').setLevel(logging.CRITICAL)
 F = TypeVar('F', bound=Callable[..., Any])
 R = TypeVar('R')
 RetryDelay = float | Callable[[BaseException, int], float | None] | None
-SendPart = Callable[[Any], Coroutine[Any, Any, bool]]
 
 #: Inside a handler, plain ones too, `current.get()` is the `Delivery` being run.
 current: contextvars.ContextVar[Delivery] = contextvars.ContextVar('aioqueue.current')
@@ -189,10 +188,7 @@ class Queue:
         def register(function: F) -> F:
             if name in self._handlers:
                 raise ValueError(f'{name!r} has a handler already')
-            is_async = _is_async(function, name)
-            if timeout is not None and not is_async:
-                raise ValueError(f'timeout of {name!r}: a plain function runs in a '
-                                 'thread, and no thread can be stopped; make it async')
+            is_async = _check_function(function, name, timeout)
             self._handlers[name] = _Handler(
                 name, self._quorum | (arguments or {}), prefetch_count, raw=raw,
                 function=function, is_async=is_async, retries=retries,
@@ -264,30 +260,10 @@ class Queue:
             raise RuntimeError('an event loop runs here already: await start_async()')
         if not logger.hasHandlers():
             logging.basicConfig(level=logger.level or logging.INFO)
-        with asyncio.Runner() as runner:
-            loop = runner.get_loop()
-            main = loop.create_task(self._serve(timeout))
-            while not main.done():
-                # A SystemExit in an asyncio task of a handler's own stops the loop.
-                with contextlib.suppress(SystemExit, KeyboardInterrupt):
-                    loop.run_until_complete(main)
-            main.result()
+        run_to_its_end(self._serve(timeout))
 
     async def _serve(self, timeout: float) -> None:
-        loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
-        main: Any = asyncio.current_task()
-
-        def stop(*_: object) -> None:
-            for signum in signals:  # SIG_DFL would mean 'ignore' to process 1
-                signal.signal(signum, lambda second, _: os._exit(128 + second))
-            loop.call_soon_threadsafe(main.cancel)
-
-        with contextlib.ExitStack() as stack:
-            # loop.add_signal_handler() would hear the signals of a forked process, too.
-            for signum in signals:
-                stack.callback(signal.signal, signum, signal.signal(signum, stop))
-            if hasattr(os, 'register_at_fork'):  # a handler's child just ends by them
-                os.register_at_fork(after_in_child=stack.close)
+        with cancelled_by_signals():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([(await self._start(timeout)).supervisor])
             await self.close(timeout)
@@ -358,12 +334,7 @@ class Queue:
         Raises what the coroutine raises, `TimeoutError` after `timeout` seconds, and
         `RuntimeError` in the thread of that event loop, which it would block.
         """
-        with BACKGROUND:
-            session = self._session
-            if session and session.is_open and session.loop.is_running():
-                loop = session.loop
-            else:
-                loop = _background_loop(self, os.getpid())
+        loop = _loop_to_run_in(self)
         if asyncio._get_running_loop() is loop:
             coroutine.close()
             raise RuntimeError('run() would block its own event loop: await it')
@@ -1430,10 +1401,49 @@ start_task: Any = getattr(
     asyncio, 'eager_task_factory', lambda loop, coroutine: loop.create_task(coroutine))
 
 
+def run_to_its_end(coroutine: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.run()`, but a SystemExit of another asyncio task doesn't end it."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        main = loop.create_task(coroutine)
+        while not main.done():
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.run_until_complete(main)
+        main.result()
+
+
+@contextlib.contextmanager
+def cancelled_by_signals() -> Generator[None, None, None]:
+    """SIGINT or SIGTERM cancel this asyncio task; a second one ends the process."""
+    loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    main: Any = asyncio.current_task()
+
+    def stop(*_: object) -> None:
+        for signum in signals:  # SIG_DFL would mean 'ignore' to process 1
+            signal.signal(signum, lambda second, _: os._exit(128 + second))
+        loop.call_soon_threadsafe(main.cancel)
+
+    with contextlib.ExitStack() as stack:
+        # loop.add_signal_handler() would hear the signals of a forked process, too.
+        for signum in signals:
+            stack.callback(signal.signal, signum, signal.signal(signum, stop))
+        if hasattr(os, 'register_at_fork'):  # a handler's child just ends by them
+            os.register_at_fork(after_in_child=stack.close)
+        yield
+
+
 BACKGROUND = threading.Lock()
 if hasattr(os, 'register_at_fork'):  # a forked process must not find it locked for ever
     os.register_at_fork(before=BACKGROUND.acquire, after_in_parent=BACKGROUND.release,
                         after_in_child=BACKGROUND.release)
+
+
+def _loop_to_run_in(queue: Queue) -> asyncio.AbstractEventLoop:
+    with BACKGROUND:
+        session = queue._session
+        if session and session.is_open and session.loop.is_running():
+            return session.loop
+        return _background_loop(queue, os.getpid())
 
 
 @functools.lru_cache(None)
@@ -1449,6 +1459,9 @@ def _background_loop(queue: Queue, process: int) -> asyncio.AbstractEventLoop:
                 queue.run(queue.close(CLOSE_DEADLINE))
 
     return loop
+
+
+SendPart = Callable[[Any], Coroutine[Any, Any, bool]]
 
 
 async def call(function: Callable[[Any], Any], is_async: bool, data: Any,
@@ -1585,13 +1598,20 @@ def _check_name(name: str) -> None:
                          f'letters, digits, spaces or -_.:@#,/+, not {name!r}')
 
 
-def _is_async(function: Callable[..., Any], name: str) -> bool:
+def _check_function(function: Callable[..., Any], name: str,
+                    timeout: float | None) -> bool:
+    """Whether it is async."""
+    is_async = (inspect.iscoroutinefunction(function)
+                or inspect.isasyncgenfunction(function))
+    if timeout is not None and not is_async:
+        raise ValueError(f'timeout of {name!r}: a plain function runs in a thread, and '
+                         'no thread can be stopped; make it async')
     try:
         inspect.signature(function).bind('data')
     except TypeError as error:
         raise TypeError(f'the handler of {name!r} is called with one argument, the '
                         f'data of the task: {error}') from None
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    return is_async
 
 
 LONGEST = 10 * 365 * 86_400.0  # seconds: RabbitMQ takes no longer x-message-ttl
