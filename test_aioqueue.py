@@ -1497,7 +1497,7 @@ def test_the_wheel_is_typed_and_so_is_a_copy_of_the_file(tmp_path):
     (tmp_path / 'user.py').write_text(USER)
     (tmp_path / 'vendored.py').write_text((HERE / 'aioqueue.py').read_text())
     # Some have installed types of msgpack: then an import that is ignored is no error.
-    (tmp_path / 'msgpack.pyi').write_text('from typing import Any\npackb: Any\nunpackb: Any')
+    (tmp_path / 'msgpack.pyi').write_text('from typing import Any\nPacker: Any\nunpackb: Any')
     found = run('mypy', '--strict', f'--python-executable={python}', 'user.py', 'vendored.py')
     wrong = [number for number, line in enumerate(USER.split('\n'), 1) if '# wrong' in line]
     assert {*re.findall(r'(.+:\d+): error', found)} == {f'user.py:{each}' for each in wrong}, found
