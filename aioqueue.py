@@ -1266,8 +1266,9 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         """Nothing: aioamqp hears of it after us, when the connection is lost."""
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.state != aioamqp.protocol.CLOSING:  # by close(), which waits for both
+            self.link.drop(exc or ConnectionError('closed by the peer'))
         super().connection_lost(exc)
-        self.link.drop(exc or ConnectionError('closed by the peer'))
         for channel in self.numbered.values():
             channel.fail(ConnectionError('the connection was lost'))
 

@@ -52,7 +52,7 @@ import aioqueue
 from aioqueue import Queue, Refused, RemoteException
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent / '.ci'))
-from tools import DEADLINE, HERE, PORT, Broker, Forwarder, Node, make, peer
+from tools import DEADLINE, HERE, PORT, Broker, Forwarder, Node, forget, make, peer
 
 # Of the nodes that are started: one to kill (TLS on the next port), a cluster of three.
 PRIVATE_PORT = int(os.environ.get('PRIVATE_PORT', PORT + 1))
@@ -110,22 +110,12 @@ def new_name():
     return f'test.{uuid.uuid4().hex[:12]}'
 
 
-async def delete_queues(name, port=PORT):
-    async with Broker.connected(port) as broker:
-        ends = ('', '.dead', '.parts', '.x', '.x.dead', '.x.parts')
-        await broker.delete(*(f'{name}{end}' for end in ends))
-        for digits, zeros, end in itertools.product(range(10, 100, 5), range(6), ('', '.x')):
-            queue = f'{name}{end}.delay.{digits * 10**zeros}'
-            await broker.channel.queue_delete(queue, no_wait=True)
-        await broker.look(name)  # by now all are deleted
-
-
 @pytest.fixture
 async def name():
     """The name of a queue that no other test has; it is gone then, and what belongs to it."""
     name = new_name()
     yield name
-    await delete_queues(name)
+    await forget(name)
 
 
 @pytest.fixture
@@ -383,7 +373,7 @@ async def limited(node, configure='.*', read='.*', channels=-1, channel_max=2047
 async def node(started_node, name):
     """A broker of our own, with messages of a megabyte at most, and TLS."""
     yield started_node
-    await delete_queues(name, started_node.port)
+    await forget(name, started_node.port)
 
 
 @pytest.fixture
@@ -506,7 +496,7 @@ def test_a_queue_made_outside_of_any_loop_serves_several():
     left_open.run(left_open.task(f'{name}.x'), DEADLINE)
     left_open.run(left_open.close())
     asyncio.run(left_open.task(f'{name}.x'))
-    asyncio.run(delete_queues(name))
+    asyncio.run(forget(name))
     gc.collect()
 
 
@@ -1745,6 +1735,16 @@ async def test_close_ends_what_waits_for_a_broker(ever, name, queues, caplog):
                 await asyncio.wait_for(each, DEADLINE)
 
 
+async def test_close_is_polite_to_the_broker(name, node, queues):
+    log = next((HERE / '.rabbit' / node.name / 'log').glob(f'{node.name}@*t.log'))
+    started = len(log.read_text())
+    for _ in range(10):
+        async with queues(node.port) as q:
+            await q.task(name)
+    await true(lambda: len(re.findall('closing.* - aioqueue', log.read_text()[started:])) >= 20)
+    assert not re.search('closing.* - aioqueue.*:\n.*unexpectedly', log.read_text()[started:])
+
+
 async def test_close_of_a_queue_whose_peer_is_silent_is_bounded(name, queues, monkeypatch):
     monkeypatch.setattr(aioqueue, 'CLOSE_DEADLINE', 0.3)
     async with Forwarder() as forwarder:
@@ -2199,7 +2199,7 @@ def test_random_lives_lose_nothing_and_leave_nothing_behind():
         HUNDRED, max_examples=25, stateful_step_count=12, phases=[Phase.generate]))
     gc.collect()
     assert Lives.errors == []
-    asyncio.run(delete_queues(Lives.name))
+    asyncio.run(forget(Lives.name))
 
 
 # Nothing that comes in stops it.

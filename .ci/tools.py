@@ -194,6 +194,16 @@ def make(*arguments):
     return made.stdout
 
 
+async def forget(name, port=PORT):
+    async with Broker.connected(port) as broker:
+        ends = ('', '.dead', '.parts', '.x', '.x.dead', '.x.parts')
+        await broker.delete(*(f'{name}{end}' for end in ends))
+        for digits, zeros, end in itertools.product(range(10, 100, 5), range(6), ('', '.x')):
+            queue = f'{name}{end}.delay.{digits * 10**zeros}'
+            await broker.channel.queue_delete(queue, no_wait=True)
+        await broker.look(name)  # by now all are deleted
+
+
 class Node:
     """A broker of the tests' own, that may be killed and strained."""
 
