@@ -1085,6 +1085,8 @@ class _Link:
                 if queue in self.consumers:
                     self.cancel(queue)
                     await self.channel(CONSUMERS).call(amqp.Queue.Delete(queue=queue))
+                if _settle(self.broken, ConnectionError('closed')):
+                    self.broke()  # nothing more is sent
                 goodbyes = [each.close() for each in self.connections.values()]
                 await asyncio.gather(*goodbyes)
 
@@ -1266,7 +1268,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         """Nothing: aioamqp hears of it after us, when the connection is lost."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.state != aioamqp.protocol.CLOSING:  # by close(), which waits for both
+        if self.state != aioamqp.protocol.CLOSING:  # its end doesn't abort the other
             self.link.drop(exc or ConnectionError('closed by the peer'))
         super().connection_lost(exc)
         for channel in self.numbered.values():
