@@ -43,8 +43,10 @@ The lower one is AMQP, and knows nothing of tasks:
 - _Connection: bytes. Whole frames in, many frames out in one write.
 
 On its way down a task passes Queue, Task, _Session, _Link, _Channel and _Connection. On
-its way up a message passes _Connection, _Channel, _Link and _Session, which hands it to
-a Delivery or, if it is a reply, to the Task.
+its way up a message passes _Connection, _Channel and _Session, which hands it to a
+Delivery or, if it is a reply, to the Task. The acknowledgement of a Delivery goes
+straight down to the _Channel that it came by. Below both are functions about bytes, and
+helpers.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ __all__ = ('Delivery', 'Queue', 'Refused', 'RemoteException', 'Task', 'current')
 __version__ = '1.0.0'
 
 logger = logging.getLogger('aioqueue')
-# What aioamqp says of a connection is logged here, too, with what follows from it.
+# What aioamqp says of a connection is logged here, with what follows from it.
 logging.getLogger('aioamqp').setLevel(logging.CRITICAL)
 
 F = TypeVar('F', bound=Callable[..., Any])
@@ -129,10 +131,11 @@ class Queue:
     (percent-encoded), or a list of either: the nodes of one cluster, tried in turn.
     `port` is 5672, or 5671 with TLS. `ssl` is True or an `ssl.SSLContext`. `log_level`
     is that of the logger `aioqueue`. `retry` is the number of seconds between attempts
-    to connect; with False the start raises when all hosts have failed once. `quorum`:
-    every queue declared here is a quorum queue. `connect_kwargs` are `login`,
-    `password`, `virtualhost`, `heartbeat` (60 seconds), `client_properties`, and
-    `frame_max` (131072 bytes) and `channel_max` (2), unless the broker has less.
+    to connect; with False the start raises when all hosts have failed once (5 seconds
+    later on). `quorum`: every queue declared here is a quorum queue. `connect_kwargs`
+    are `login`, `password`, `virtualhost`, `heartbeat` (60 seconds),
+    `client_properties`, and `frame_max` (131072 bytes) and `channel_max` (2), unless
+    the broker has less.
     Raises `TypeError` or `ValueError` for what can't be used.
 
     A Queue may be made before any event loop runs. From `connect()` to `close()` it
@@ -217,7 +220,7 @@ class Queue:
             await self.close()  # a session that is closing has to end first
         if session is None:
             if self._session and self._session.process == os.getpid():
-                # Was its loop closed under a link, the broker has to hear of it.
+                # A loop that was closed under a link has left its sockets open.
                 with contextlib.suppress(Exception):
                     self._session.up.result().hang_up()
             self._session = session = _Session(self)
@@ -236,7 +239,7 @@ class Queue:
     async def _start(self, timeout: float) -> _Session:
         try:
             session = await self._connect()
-            # What may not be declared may be there; if it isn't, consuming tells.
+            # Who may not declare a queue may still consume from it.
             wanted = [*self._handlers.values()]
             await session.until(_Link.consume, wanted, NOT_PERMITTED)
             session.started = True  # not before: each link would fall over a refusal
@@ -382,12 +385,12 @@ class _Session:
         self.busy = defaultdict[str, int](int)
         # What this link has delivered while handlers of a lost one took all slots.
         self.waiting = defaultdict[str, deque[Delivery]](deque)
-        # Where replies come in; from when on each link consumes from it, too.
+        # Where replies come in; each link consumes from what is in `listening`, too.
         self.reply_queue = f'aioqueue.reply.{os.urandom(16).hex()}'
         self.listening: list[_Wanted] = []
         # What has come of each task that somebody holds, by its id.
         self.replies = weakref.WeakValueDictionary[str, _Replies]()
-        # Futures of all who wait for a reply: nothing else in the loop leads to them.
+        # Futures of all who wait for a reply: the event loop itself doesn't hold them.
         self.waiters: set[asyncio.Future[None]] = set()
         # The ids of streams that were cancelled, for as long as replies may come.
         self.cancelled: set[str] = set()
@@ -400,7 +403,7 @@ class _Session:
 
     @property
     def is_open(self) -> bool:
-        """A loop that was closed and a fork end the session without a word."""
+        """Whether it runs: a closed event loop and a fork end it without a word."""
         return not (self.supervisor.done() or self.loop.is_closed()
                     or self.process != os.getpid())
 
@@ -419,7 +422,7 @@ class _Session:
                 handlers = self.queue._handlers.values() if works else ()
                 await link.open([*handlers, *self.listening])
                 for name in self.queue._handlers if self.closing else ():
-                    link.cancel(name)
+                    link.cancel(name)  # close() was called meanwhile
                 self.up.set_result(link)
                 ever_up, lost = True, 'lost the'
                 logger.info('connected to %s', link.name)
@@ -427,11 +430,11 @@ class _Session:
             except Exception as error:
                 link.drop(error)
             except asyncio.CancelledError:
-                if self.closing:  # otherwise the loop is ending, and aioamqp's tasks
+                if self.closing:  # else the loop ends, and with it aioamqp's tasks
                     await _ended(self.running.values(), CLOSE_DEADLINE)
                     await link.close(self.reply_queue)
                 link.drop(ConnectionError('closed'))
-                return  # a traceback would keep the link alive
+                return  # if it were raised, its traceback would keep the link alive
             why = link.broken.exception()
             refusal = why if _is_final(why) else refusal
             logger.warning('%s connection to %s: %r', lost or 'no', link.name, why)
@@ -450,7 +453,7 @@ class _Session:
         self.waiting.clear()
 
     def _closed(self, _: object) -> None:
-        """The supervisor has: by `close()`, with the event loop, or in vain."""
+        """The supervisor has ended: by `close()`, with the event loop, or in vain."""
         _settle(self.up, ConnectionError(CLOSED))
         for news in self.waiters:
             _settle(news, None)
@@ -482,7 +485,7 @@ class _Session:
             except TimeoutError as error:
                 link.drop(error)
             except ConnectionError:
-                continue  # by now `up` is the future of the next link
+                continue  # with the next link, or the channel that was opened anew
             except Refused as error:
                 if queue and error.code in (ACCESS_REFUSED, INTERNAL_ERROR):
                     self.refused[queue] = error
@@ -503,15 +506,13 @@ class _Session:
         To declare it first would cost a round trip, and fails where it exists with
         other arguments. `delay` is in ms.
         """
-        name, rung = message.queue, None
+        queue, name, rung = self.queue, message.queue, None
         if delay:
-            message, rung = _delayed(message, delay, self.queue._quorum)
+            message, rung = _delayed(message, delay, queue._quorum)
         while not await self.until(_Link.publish, message):
-            handlers, quorum = self.queue._handlers, self.queue._quorum
-            wanted = handlers.get(name) or _Wanted(name, quorum)
-            await self.until(_Link.declare, wanted, EXISTS_OTHERWISE)
-            if rung:
-                await self.until(_Link.declare, rung, EXISTS_OTHERWISE)
+            own = queue._handlers.get(name) or _Wanted(name, queue._quorum)
+            for wanted in (own, rung) if rung else (own,):
+                await self.until(_Link.declare, wanted, EXISTS_OTHERWISE)
 
     def received(self, queue: str, header: bytes, body: bytes, ack: Callable[[], None],
                  capacity: int) -> None:
@@ -540,7 +541,7 @@ class _Session:
             self.busy[delivery.name] -= 1
 
     def _reply_received(self, header: bytes, body: bytes) -> None:
-        """Give a reply to the task that awaits it."""
+        """Give a reply to the task that awaits it, a cancellation to its delivery."""
         properties = unpack_properties(header)
         ident, sender = properties.get('correlation_id', ''), properties.get('reply_to')
         headers: dict[str, Any] = properties.get('headers', {})
@@ -549,7 +550,7 @@ class _Session:
         if properties.get('message_type') == 'cancel':
             for delivery in self.running:
                 if delivery.id == ident and sender in (delivery._reply_to, None):
-                    delivery._wanted = False
+                    delivery._goes_on = False
         elif replies := self.replies.pop(ident, None):
             replies.add(headers, body, sender)
             if not replies.end:
@@ -586,6 +587,7 @@ def _delayed(message: _Message, delay: int,
     cut = delay % (10 ** len(str(delay)) // 20 or 1)
     headers = message.properties.get('headers') or {}
     if cut > EARLY:
+        # Of a message that is sent on, the old x-due counts, and the new x-cut.
         headers = {'x-due': _now() + delay, **headers, 'x-cut': cut}
     properties = {**message.properties, 'headers': headers}
     rung = _Wanted(f'{message.queue}.delay.{delay - cut}', {
@@ -609,7 +611,7 @@ class _Replies:
         self.waiters: set[asyncio.Future[None]] = set()
 
     def add(self, headers: dict[str, Any], body: bytes, reply_to: str | None) -> None:
-        """Keep a part or the end; drop those of another run, which begins at 0."""
+        """Keep a part or the end; of another run, which begins at 0, what is new."""
         if 'part' in headers:
             self.reply_to = reply_to
             if headers['part'] == self.count:
@@ -623,7 +625,7 @@ class _Replies:
             _settle(news, None)
 
     async def wait(self, streaming: bool) -> bool:
-        """Wait for the end or, when streaming, for a part: whether there is one."""
+        """Wait for the end or, when streaming, for a part: whether there are parts."""
         session = self.session
         here = session.queue._session_here()  # in another event loop it raises
         while not (self.end or (streaming and self.parts)):
@@ -638,6 +640,9 @@ class _Replies:
                 self.waiters.discard(news)
                 session.waiters.discard(news)
         return bool(self.parts)
+
+
+MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 
 
 class Task:
@@ -655,7 +660,8 @@ class Task:
         self.name, self.data = name, data
         self.no_response, self.raw = no_response, raw
         self._queue, self._delay, self._properties = queue, delay, properties
-        self._first = id is None  # then a result can only be that of this message
+        # With a random id, until it is sent: a result can only be that of this message.
+        self._first = id is None
 
     def __repr__(self) -> str:
         return f'<Task {self.id!r} of {self.name!r}>'
@@ -666,9 +672,10 @@ class Task:
         properties = {'correlation_id': self.id, **self._properties,
                       'content_type': RAW if self.raw else MSGPACK}
         session, replies = self._queue._session, None
+        # What was closed here stays closed: then until() raises.
         if not (session and session.loop is asyncio.get_running_loop()
                 and (session.closing or not session.supervisor.done())):
-            session = await self._queue._connect()  # what was closed here stays closed
+            session = await self._queue._connect()
         if not self.no_response:
             if not session.listening:  # Speed: of a coroutine
                 await session.listen()
@@ -736,7 +743,6 @@ class _Handler(_Wanted):
     timeout: float | None
 
 
-MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
 # A quorum queue counts deliveries. A task that was delivered this often without being
 # acknowledged is taken to kill its workers; RabbitMQ 4 would drop it at 20, silently.
 # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
@@ -754,9 +760,9 @@ class Delivery:
     _deliveries = 0  # without an acknowledgement
     _due = _cut = 0  # in ms: when it may run, and how much of its delay was cut off
     _parts = 0  # that a generator has yielded
-    _wanted = True  # whether somebody wants more of them
+    _goes_on = True  # whether somebody wants more of them
     _malformed: Exception | None = None
-    _retries = 0  # of the handler's, while another run might not fail
+    _retries = 0  # what the handler allows, if it is called
 
     def __init__(self, session: _Session, queue: str, header: bytes, body: bytes,
                  ack: Callable[[], None], capacity: int) -> None:
@@ -808,6 +814,7 @@ class Delivery:
 
     async def _process(self) -> None:
         """Run the handler, and have its result confirmed."""
+        # Clocks differ: it waits no longer than what was cut off.
         if self._due and (rest := min(self._cut, self._due - _now())) > EARLY:
             counts = {'x-attempt': self.attempt, 'x-deliveries': self._deliveries}
             await self._resend(self.name, {**counts, 'x-due': self._due}, rest)
@@ -840,10 +847,11 @@ class Delivery:
                 await self._session.listen()
                 properties['reply_to'] = self._session.reply_queue
         told = await self._reply(pack([None, value], '[error, result]'), **properties)
-        self._wanted &= told or not self._reply_to
-        if not self._wanted:
+        if self._reply_to and not told:
+            self._goes_on = False
+        if not self._goes_on:
             logger.info('%r ends early: its caller is gone, or has cancelled it', self)
-        return self._wanted
+        return self._goes_on
 
     async def _reply(self, body: bytes, **properties: Any) -> bool:
         """Answer the caller; False if there is none, or none any more."""
@@ -868,13 +876,14 @@ class Delivery:
                 logger.warning('%r failed, it runs again in %s s: %s: %.1000r', self,
                                pause / 1000, kind, text)
                 return
-        # Headers have to fit one frame; a character takes up to four bytes.
+        # Headers fit one frame: three such texts, of up to four bytes a character.
         most = self._capacity // 16
         headers: dict[str, Any] = {'type': kind[-most:], 'traceback': trace[-most:]}
         told, fate = False, 'its caller is told'
         with contextlib.suppress(Refused):
             told = await self._reply(pack([text, None], 'error'), headers=headers)
         if not told or self._deliveries >= DELIVERY_LIMIT:
+            # A handler of dead letters has nobody to answer.
             self._reply_to, fate = '', f'it is in {self.name}.dead'
             headers |= {'error': text[:most], 'attempts': self.attempt}
             await self._bury(headers)
@@ -890,7 +899,7 @@ class Delivery:
         if callable(delay):
             delay = delay(error, self.attempt)
         elif delay is not None:
-            delay *= 2 ** min(self.attempt - 1, 32)
+            delay *= 2 ** min(self.attempt - 1, 32)  # x-attempt may be anything
         return None if delay is None else round(1000 * max(0, min(delay, LONGEST)))
 
     async def _bury(self, headers: dict[str, Any]) -> None:
@@ -913,6 +922,7 @@ class Delivery:
         while True:
             properties['headers'] = {**kept, **headers}
             message = _Message(queue, self._body, properties)
+            # There is room left for what _delayed() adds.
             if not kept or len(message.header) + 100 < self._capacity:
                 return await self._session.send(message, ms)
             del kept[max(kept, key=lambda key: len(repr(kept[key])))]
@@ -946,9 +956,9 @@ CONSUMERS, DECLARATIONS = ('consume', 1), ('consume', 2)
 
 # Seconds that the broker has to answer; with SUSPECT_DEADLINE others wait no longer.
 CONNECT_DEADLINE, CLOSE_DEADLINE, SUSPECT_DEADLINE = 10, 5, 5
-# Seconds after each attempt: a quorum queue that is losing its leader refuses, as a
-# full one does, without a word.
-NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 0)
+# Seconds before each further attempt: a quorum queue that is losing its leader refuses,
+# as a full one does, without a word (nack).
+NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 # Reply codes of AMQP's, and words of RabbitMQ's in refusals that may be tolerated.
 CONNECTION_FORCED, ACCESS_REFUSED, INTERNAL_ERROR = 320, 403, 541
 NOTHING, NOT_PERMITTED, EXISTS_OTHERWISE = '(?!)', 'ACCESS_REFUSED', 'inequivalent arg'
@@ -969,7 +979,7 @@ class _Link:
                  broke: Callable[[], None], patient: bool) -> None:
         self.address, self.received, self.broke = address, received, broke
         self.name = f'{address["host"]}:{address["port"]}'
-        self.pauses = NACK_PAUSES if patient else (0, 0)
+        self.pauses = NACK_PAUSES if patient else (0,)
         self.broken: asyncio.Future[None] = asyncio.Future()
         self.connections: dict[str, _Connection] = {}
         self.consumers: dict[str, asyncio.Future[Any]] = {}
@@ -1023,7 +1033,8 @@ class _Link:
         connection, and doesn't say which one it was. All that were unconfirmed are sent
         again, one at a time: what is refused alone is the culprit.
         """
-        for pause in self.pauses:
+        pauses = iter(self.pauses)
+        while True:
             alone = message.is_suspect or self.alone.locked()
             try:
                 if not alone:
@@ -1033,12 +1044,11 @@ class _Link:
                     await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
                 return await confirm
             except Refused as error:
-                if alone and error.code:
-                    raise
                 message.is_suspect = error.code > 0  # a nack says which it was
-                refused = error
+                pause = 0 if message.is_suspect else next(pauses, None)
+                if pause is None or (alone and message.is_suspect):
+                    raise
             await asyncio.sleep(pause)
-        raise refused
 
     async def declare(self, wanted: _Wanted, tolerated: str) -> None:
         """Declare a queue; a refusal in which `tolerated` is found is none."""
@@ -1144,15 +1154,14 @@ class _Channel:
     def ack(self, delivery_tag: int) -> None:
         """Acknowledge a message.
 
-        Speed: each frame costs the broker some time. When the oldest one is
-        acknowledged, so is all that came before: one frame, made when frames are
-        written, does for all (drain x 1.4).
+        Speed: each frame costs the broker some time. When the oldest one has ended, all
+        up to it has: flush() makes one frame of these, after all others (drain x 1.4).
         """
         oldest = next(iter(self.unacked))
         del self.unacked[delivery_tag]
         if delivery_tag == oldest:
             self.connection.acked = delivery_tag
-            self.connection.send(b'')  # so that it will be flushed
+            self.connection.send(b'')  # so that flush() runs
         else:
             self.connection.send(ACK % (delivery_tag.to_bytes(8), False))
 
@@ -1206,7 +1215,7 @@ class _Channel:
             _settle(answer, method)
 
     def delivered(self, method: bytes, header: bytes, body: bytes) -> None:
-        end = 5 + method[4]  # of the consumer tag; the delivery tag follows
+        end = 5 + method[4]  # of the consumer tag, our queue; the delivery tag follows
         queue, tag = method[5:end].decode(), int.from_bytes(method[end:end + 8])
         self.unacked[tag] = None
         ack = functools.partial(self.ack, tag)
@@ -1253,7 +1262,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
             **link.address['client_properties'], 'capabilities': CAPABILITIES}})
         self.link, self.role, self.loop = link, role, asyncio.get_running_loop()
         self.numbered: dict[int, _Channel] = {}
-        self.acked = 0  # all up to this delivery tag, when frames go out
+        self.acked = 0  # all of CONSUMERS up to this delivery tag, when frames go out
         self.outgoing: list[bytes] = []
         self.incomplete = b''  # the start of a frame
 
@@ -1319,7 +1328,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         try:
             self.incomplete = data[self.take_frames(data):]
         except Exception as error:
-            said = '' if self.worker else f': {data[:40]!r}'  # no body of a task
+            said = '' if self.numbered else f': {data[:40]!r}'  # no body of a task
             self.link.drop(ConnectionError(f'this is no AMQP: {error!r}{said}'))
 
     def take_frames(self, data: bytes) -> int:
@@ -1343,7 +1352,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         return start
 
 
-# What is only bytes.
+# ----------------------------------------------------------------- What is only bytes
 
 
 def packed(kind: int, channel: int, payload: bytes) -> bytes:
@@ -1398,7 +1407,7 @@ def is_unchanged(key: str, value: Any) -> bool:
         return False
 
 
-# Helpers.
+# --------------------------------------------- Helpers, of Python rather than of queues
 
 # Speed: since Python 3.12 a task can run at once, up to its first pause.
 start_task: Any = getattr(
@@ -1621,7 +1630,7 @@ def _check_function(function: Callable[..., Any], name: str,
 
 
 LONGEST = 10 * 365 * 86_400.0  # seconds: RabbitMQ takes no longer x-message-ttl
-# The least and the most of arguments: of integers, where the least is one. Without
+# The least and the most of arguments, which are integers where 0 is no 0.0. Without
 # heartbeats aioamqp spins, and RabbitMQ 4 hangs up over smaller frames.
 LIMITS: dict[str, tuple[float, float]] = {
     'port': (1, 65_535), 'heartbeat': (1, 65_535), 'frame_max': (8192, 2**31),
@@ -1633,11 +1642,12 @@ LIMITS: dict[str, tuple[float, float]] = {
 def _check_limits(**arguments: Any) -> None:
     for name, value in arguments.items():
         least, most = LIMITS[name]
-        kind = int if isinstance(least, int) else (int, float)
-        if value is None or (isinstance(value, kind) and least <= value <= most):
+        kind = type(least)
+        fits = isinstance(value, (int, kind))
+        if value is None or (fits and least <= value <= most):
             continue
-        error = ValueError if isinstance(value, kind) else TypeError
-        raise error(f'{name} is a number from {least} to {most}, not {value!r:.99}')
+        error = ValueError if fits else TypeError
+        raise error(f'{name}: {kind.__name__} from {least} to {most}, not {value!r:.99}')
 
 
 # A message loses these headers on its way, and none is sent with them. RabbitMQ drops
