@@ -1647,7 +1647,7 @@ def _check_limits(**arguments: Any) -> None:
         if value is None or (fits and least <= value <= most):
             continue
         error = ValueError if fits else TypeError
-        raise error(f'{name}: {kind.__name__} from {least} to {most}, not {value!r:.99}')
+        raise error(f'{name}: {kind.__name__}, {least} to {most}, not {value!r:.99}')
 
 
 # A message loses these headers on its way, and none is sent with them. RabbitMQ drops
