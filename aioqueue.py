@@ -350,7 +350,8 @@ class Queue:
         if session and session.loop is asyncio.get_running_loop():
             return None if session.supervisor.done() else session
         if session and session.is_open:
-            raise RuntimeError('the Queue is open in another event loop: use its run()')
+            raise RuntimeError('the Queue is open in another event loop: use its run() '
+                               'or close it there')
         return None
 
 
@@ -551,13 +552,11 @@ class _Session:
             for delivery in self.running:
                 if delivery.id == ident and sender in (delivery._reply_to, None):
                     delivery._goes_on = False
-        elif replies := self.replies.pop(ident, None):
+        else:  # if nobody holds the task any more, its failure is logged
+            replies = self.replies.pop(ident, None) or _Replies(self, ident)
             replies.add(headers, body, sender)
             if not replies.end:
                 self.replies[ident] = replies
-        elif 'type' in headers:
-            logger.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
-                         '%.1000r', ident, headers['type'], unpack(body)[0])
 
     def cancel(self, ident: str, reply_to: str | None) -> None:
         """Tell a worker that nobody wants what a generator yields."""
@@ -604,9 +603,10 @@ class _Replies:
     end: Any = None  # then its headers and its body
     reply_to: str | None = None  # where the worker hears of a cancellation
     message: _Message | None = None  # which the end confirms
+    heard = False  # whether somebody has asked for the end
 
-    def __init__(self, session: _Session) -> None:
-        self.session, self.parts = session, deque[bytes]()
+    def __init__(self, session: _Session, ident: str) -> None:
+        self.session, self.id, self.parts = session, ident, deque[bytes]()
         # Speed: these futures cost a call 4 % less than an asyncio.Event.
         self.waiters: set[asyncio.Future[None]] = set()
 
@@ -640,6 +640,17 @@ class _Replies:
                 self.waiters.discard(news)
                 session.waiters.discard(news)
         return bool(self.parts)
+
+    def outcome(self) -> Any:
+        """The value at the end; or the failure is raised."""
+        self.heard = True
+        return _value(*self.end)
+
+    def __del__(self) -> None:
+        if self.end and 'type' in self.end[0] and not self.heard:
+            error = _text(lambda body: str(unpack(body)[0]), self.end[1])
+            logger.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
+                         '%.1000r', self.id, self.end[0]['type'], error)
 
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
@@ -680,7 +691,7 @@ class Task:
             if not session.listening:  # Speed: of a coroutine
                 await session.listen()
             properties['reply_to'] = session.reply_queue
-            replies = session.replies.setdefault(self.id, _Replies(session))
+            replies = session.replies.setdefault(self.id, _Replies(session, self.id))
             session.cancelled.discard(self.id)
         message = _Message(self.name, body, properties)
         if replies and self._first:
@@ -702,14 +713,14 @@ class Task:
         if (replies := self._replies) is None:
             return None
         await replies.wait(streaming=False)
-        value = _value(*replies.end)  # of a generator it is an empty list
+        value = replies.outcome()  # of a generator it is an empty list
         return [_value({}, part) for part in replies.parts] or value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         if replies := self._replies:
             while await replies.wait(streaming=True):
                 yield _value({}, replies.parts.popleft())
-            _value(*replies.end)
+            replies.outcome()
 
     def cancel(self) -> None:
         """Have a generator handler end at its next yield: nobody wants what it yields.
@@ -804,11 +815,11 @@ class Delivery:
                 await self._fail(error)
             self._ack()
         except BaseException as error:
+            if session.up.done() and not session.supervisor.cancelling():
+                # The broker has to know, and before a handler of the log may raise.
+                session.up.result().drop(ConnectionError('a task was given up'))
             logger.warning('%r goes to another worker: %.1000r', self, error,
                            exc_info=not session.supervisor.cancelling())
-            if session.up.done() and not session.supervisor.cancelling():
-                # The broker has to know.
-                session.up.result().drop(ConnectionError('a task was given up'))
         finally:
             session.done(self)
 
@@ -1035,18 +1046,16 @@ class _Link:
         """
         pauses = iter(self.pauses)
         while True:
-            alone = message.is_suspect or self.alone.locked()
             try:
-                if not alone:
+                if not (message.is_suspect or self.alone.locked()):
                     return await self.channel(MESSAGES).publish(message)
                 async with self.alone:  # the others wait meanwhile, but not for ever
                     confirm = self.channel(SUSPECTS).publish(message)
                     await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
                 return await confirm
             except Refused as error:
-                message.is_suspect = error.code > 0  # a nack says which it was
-                pause = 0 if message.is_suspect else next(pauses, None)
-                if pause is None or (alone and message.is_suspect):
+                pause = None if error.code else next(pauses, None)  # 0: a nack
+                if pause is None:
                     raise
             await asyncio.sleep(pause)
 
@@ -1165,14 +1174,17 @@ class _Channel:
         else:
             self.connection.send(ACK % (delivery_tag.to_bytes(8), False))
 
-    def fail(self, error: Exception) -> None:
-        """It is closed: tell all who wait.
+    def fail(self, error: Exception, alone: bool = False) -> None:
+        """The channel is closed: tell all who wait.
 
         The error is about the first call without an answer, or about one of the
-        messages without a confirm.
+        messages without a confirm: of a suspect that was `alone`, or of nobody knows.
         """
         for tag in [*self.unconfirmed]:  # emptied: the error's traceback leads to it
-            _settle(self.unconfirmed.pop(tag)[1], error)
+            message, confirm = self.unconfirmed.pop(tag)
+            guilty = alone and message.is_suspect
+            message.is_suspect |= isinstance(error, Refused)
+            _settle(confirm, error if guilty else ConnectionError('closed over it?'))
         for answer in self.calls:
             _settle(answer, error)
             error = ConnectionError('closed over another call')
@@ -1202,7 +1214,8 @@ class _Channel:
             # After Close-Ok this channel is none: what was gathered goes out before.
             connection.send(marshal(amqp.Channel.CloseOk(), self.number))
             connection.numbered[self.number] = _Channel(connection, self.number)
-            self.fail(refused := Refused(method.reply_text, method.reply_code))
+            refused = Refused(method.reply_text, method.reply_code)
+            self.fail(refused, alone=len(self.unconfirmed) == 1)
             if (connection.role, self.number) == CONSUMERS:
                 connection.link.drop(refused)
         elif method.name == 'Basic.Cancel':  # its queue was deleted, perhaps
@@ -1296,8 +1309,10 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
             self.transport.write(marshal(amqp.Connection.CloseOk(), 0))
             self.link.drop(refused := Refused(method.reply_text, method.reply_code))
             if refused.code != CONNECTION_FORCED:  # but over what was sent
-                for channel in self.numbered.values():
-                    channel.fail(refused)
+                channels = self.numbered.values()
+                alone = sum(len(each.unconfirmed) for each in channels) == 1
+                for channel in channels:
+                    channel.fail(refused, alone)
         elif method.name in ('Connection.Blocked', 'Connection.Unblocked'):
             logger.warning('%s: %s %.1000r', self.link.name, method.name, dict(method))
         super().data_received(frame)

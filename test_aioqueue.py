@@ -1,6 +1,6 @@
 """The tests of aioqueue, against a real RabbitMQ on localhost:5672, or PORT: `make test`.
 
-In the order of the README, then the failures. What they use beside it is in .ci/tools.py.
+In the order of the README, then the failures. What they use beside it is in .ci/.
 """
 
 import array
@@ -52,6 +52,7 @@ import aioqueue
 from aioqueue import Queue, Refused, RemoteException
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent / '.ci'))
+from aids import delivered, frame, true
 from tools import DEADLINE, HERE, PORT, Broker, Forwarder, Node, forget, make, peer
 
 # Of the nodes that are started: one to kill (TLS on the next port), a cluster of three.
@@ -62,14 +63,6 @@ QUEUES = pytest.mark.parametrize('quorum', [False, True], ids=['classic', 'quoru
 
 
 # What the tests are made of.
-
-
-async def true(condition, deadline=DEADLINE):
-    """Wait until `condition()` is true."""
-    async with asyncio.timeout(deadline):
-        while not condition():
-            await asyncio.sleep(0.01)
-
 
 async def call(q, name, data=None, **options):
     """Send a task and wait for its result."""
@@ -1525,6 +1518,15 @@ async def test_the_log_has_what_nobody_awaits_but_no_long_text(text, worker, cap
     assert 3 * 900 < len(caplog.text) < 3 * 1000 + 2500  # with the lines of the traceback
 
 
+async def test_a_failure_that_has_come_but_nobody_asked_for_is_logged(worker, caplog):
+    await worker.start()
+    tasks = [await worker.task('fail') for _ in range(3)]
+    await failure(tasks[0].result())
+    await worker.call(1)  # by now the others have come, too
+    tasks.clear()
+    assert caplog.text.count('nobody awaits it') == 2
+
+
 async def test_retry_delay_may_be_a_function_or_none(name, worker):
     def delay(error, attempt):
         value = 0.3 if attempt == 1 else error.args[0]
@@ -1955,6 +1957,15 @@ async def test_a_message_too_large_hinders_none_of_those_in_flight(node, node_wo
     assert 'connection to' not in caplog.text
 
 
+async def test_a_culprit_that_takes_long_takes_nobody_along(node, node_worker, monkeypatch):
+    monkeypatch.setattr(aioqueue, 'SUSPECT_DEADLINE', 0)
+    await node_worker.start()
+    for _ in range(10):
+        sending = [node_worker.task(b'x' * size) for size in (1_500_000, *[1] * 20)]
+        outcomes = await asyncio.gather(*sending, return_exceptions=True)
+        assert [type(each) is Refused for each in outcomes] == [True, *[False] * 20]
+
+
 async def test_a_cut_while_refusals_are_sorted_out_hangs_nobody(name, node, queues):
     async with Forwarder(node.port) as forwarder:
         q = queues(forwarder.port)
@@ -2203,17 +2214,6 @@ def test_random_lives_lose_nothing_and_leave_nothing_behind():
 
 
 # Nothing that comes in stops it.
-
-
-def frame(kind, channel, payload=b'', size=None, end=b'\xce'):
-    size = len(payload) if size is None else size
-    return struct.pack('>BHI', kind, channel, size) + payload + end
-
-
-def delivered(name, size):
-    """The frames of a delivery before its body."""
-    deliver = Basic.Deliver(name, 10**9, False, '', name)
-    return marshal(deliver, 1) + marshal(ContentHeader(0, size), 1)
 
 
 async def test_a_reply_to_that_crashes_the_broker_is_found_alone(name, worker, broker, caplog):

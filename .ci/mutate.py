@@ -23,7 +23,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = ('aioqueue.py', 'test_aioqueue.py', 'README.rst', 'Makefile', 'setup.py',
-         '.pytest.ini', '.ci/rabbit.py', '.ci/tools.py')
+         '.pytest.ini', '.ci/aids.py', '.ci/rabbit.py', '.ci/tools.py')
 DEADLINE = 150  # seconds that the tests of one mutation may take
 
 # Tests that should notice (as for `pytest -k`), a text that is there once, a new one.
