@@ -41,7 +41,7 @@ import pamqp
 import pytest
 import trustme
 from aioamqp.protocol import AmqpProtocol
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from pamqp.commands import Basic, Connection
@@ -2047,17 +2047,17 @@ async def echo(worker):
 
 @HUNDRED
 @given(body=BODIES, properties=PROPERTIES, ours=st.booleans())
-async def test_no_reply_stops_a_caller(echo, broker, body, properties, ours):
+@example(body=b'', properties={'headers': {'type': 'x'}}, ours=False)
+async def test_no_reply_stops_a_caller(echo, broker, caplog, body, properties, ours):
     task = await echo.caller.task(f'{echo.name}.x')  # it has no worker
     _, sent = await broker.get(f'{echo.name}.x')
-    if ours:
-        properties['correlation_id'] = task.id
+    properties |= {'correlation_id': task.id} if ours else {}
     try_to_write(broker, sent.reply_to, body, properties)
     is_part = properties.get('message_type') == 'part' or 'part' in properties.get('headers', ())
     if ours and not is_part:
         with contextlib.suppress(RemoteException, TypeError, ValueError):
             await task.result(DEADLINE)
-    assert await echo.call('fine') == 'fine'
+    assert (await echo.call('fine'), 'connection to' in caplog.text) == ('fine', False)
 
 
 # Nothing leaks.
