@@ -326,7 +326,7 @@ MUTATIONS = [
     ('loss_while_it_closes', '            if session.closing:\n                return\n', ''),
     ('when_the_caller_is_gone', '            self._ack()\n', ''),
     ('what_close_cuts or faults', 'try:\n                await self._process()',
-     'self._received.ack()\n            self._received.ack = lambda: None\n'
+     'self._ack()\n            self._ack = lambda: None\n'
      '            try:\n                await self._process()'),
     ('delays_are_exact', 'if self._due and (rest', 'if False and (rest'),
     ('wrong_clock', '(rest := min(self._cut, self._due - _now()))', '(rest := self._due - _now())'),
