@@ -104,6 +104,7 @@ class Forwarder:
         self.target, self.sizes = port, itertools.cycle(sizes)
         self.writers, self.count, self.down = set(), itertools.count(), False
         self.freeze_at = None  # bytes: to freeze when they come along
+        self.spoil_at = None  # bytes: what comes after them is no frame
         self.freezing = None  # all connections, or the one with this number
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -139,6 +140,8 @@ class Forwarder:
         if self.freeze_at and self.freeze_at in data:
             self.freeze_at = None
             self.flowing.clear()
+        if self.spoil_at and self.spoil_at in data:
+            self.spoil_at, data = None, data + bytes(9)
         if self.freezing in (None, number):
             await self.flowing.wait()  # a frozen peer doesn't close, either
         return data
