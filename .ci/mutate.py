@@ -252,7 +252,6 @@ MUTATIONS = [
     ('log_has_what', "if self.end and 'type' in self.end[0]", 'if False'),
     ('nobody_asked_for or log_says_where', 'and not self.heard:', 'and False:'),
     ('failures_that_are_raised or log_says_where or nobody_asked_for', 'self.heard = True', 'pass'),
-    ('hostile or forged', '_text(lambda body: str(unpack(body)[0]), self.end[1])', 'unpack(self.end[1])[0]'),
     ('takes_nobody_along', 'alone=len(self.unconfirmed) == 1', 'alone=True'),
     ('found_alone', 'alone = sum(len(each.unconfirmed) for each in channels) == 1', 'alone = False'),
     ('polite_to', 'if self.state != aioamqp.protocol.CLOSING:', 'if True:'),
