@@ -603,7 +603,7 @@ class _Replies:
     end: Any = None  # then its headers and its body
     reply_to: str | None = None  # where the worker hears of a cancellation
     message: _Message | None = None  # which the end confirms
-    heard = False  # whether somebody has asked for the end
+    heard = False  # whether somebody was given the end
 
     def __init__(self, session: _Session, ident: str) -> None:
         self.session, self.id, self.parts = session, ident, deque[bytes]()
@@ -646,7 +646,7 @@ class _Replies:
         self.heard = True
         return _value(*self.end)
 
-    def __del__(self) -> None:
+    def __del__(self) -> None:  # nobody holds the task any more
         if self.end and 'type' in self.end[0] and not self.heard:
             error = _text(lambda body: str(unpack(body)[0]), self.end[1])
             logger.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
@@ -952,7 +952,7 @@ class _Message:
     """What is published to a queue; once it is, `confirm` is what the broker says."""
 
     confirm: asyncio.Future[bool] | None = None
-    is_suspect = False  # the broker may have refused it
+    is_suspect = False  # whether the broker may have refused it, or another one
 
     def __init__(self, queue: str, body: bytes, properties: dict[str, Any]) -> None:
         self.queue, self.body, self.properties = queue, body, properties
@@ -1041,8 +1041,8 @@ class _Link:
         """Publish until it is confirmed; False if there is no such queue.
 
         When the broker refuses a message, it closes the channel, or even the
-        connection, and doesn't say which one it was. All that were unconfirmed are sent
-        again, one at a time: what is refused alone is the culprit.
+        connection, and doesn't say which one it was. All that were unconfirmed are
+        suspects, and sent again, one at a time: see `_Channel.fail()`.
         """
         pauses = iter(self.pauses)
         while True:
@@ -1178,7 +1178,8 @@ class _Channel:
         """The channel is closed: tell all who wait.
 
         The error is about the first call without an answer, or about one of the
-        messages without a confirm: of a suspect that was `alone`, or of nobody knows.
+        messages without a confirm. Only if that is a suspect, and was `alone`, it is
+        known which one; the others are suspects from now on, and sent again.
         """
         for tag in [*self.unconfirmed]:  # emptied: the error's traceback leads to it
             message, confirm = self.unconfirmed.pop(tag)
