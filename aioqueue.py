@@ -347,12 +347,12 @@ class Queue:
     def _session_here(self) -> _Session | None:
         """The session, if it is open: in this event loop, or it raises."""
         session = self._session
-        if session and session.loop is asyncio.get_running_loop():
-            return None if session.supervisor.done() else session
-        if session and session.is_open:
+        if not (session and session.is_open):
+            return None
+        if session.loop is not asyncio.get_running_loop():
             raise RuntimeError('the Queue is open in another event loop: use its run() '
                                'or close it there')
-        return None
+        return session
 
 
 CLOSED = 'the Queue was closed; connect() opens it again'
@@ -1461,24 +1461,20 @@ def cancelled_by_signals() -> Generator[None, None, None]:
         yield
 
 
-BACKGROUND = threading.Lock()
-if hasattr(os, 'register_at_fork'):  # a forked process must not find it locked for ever
-    os.register_at_fork(before=BACKGROUND.acquire, after_in_parent=BACKGROUND.release,
-                        after_in_child=BACKGROUND.release)
+BACKGROUND: dict[tuple[Queue, int], asyncio.AbstractEventLoop] = {}
 
 
 def _loop_to_run_in(queue: Queue) -> asyncio.AbstractEventLoop:
-    with BACKGROUND:
-        session = queue._session
-        if session and session.is_open and session.loop.is_running():
-            return session.loop
-        return _background_loop(queue, os.getpid())
-
-
-@functools.lru_cache(None)
-def _background_loop(queue: Queue, process: int) -> asyncio.AbstractEventLoop:
-    """An event loop in a thread, for one Queue in one process; closes it at the end."""
-    loop = asyncio.new_event_loop()
+    """That of the open Queue; or else one in a thread, for this Queue and process."""
+    session, process = queue._session, os.getpid()
+    if session and session.is_open and session.loop.is_running():
+        return session.loop
+    new = asyncio.new_event_loop()
+    # Of several threads one is the first, without a lock that a fork could inherit.
+    loop = BACKGROUND.setdefault((queue, process), new)
+    if loop is not new:
+        new.close()
+        return loop
     threading.Thread(target=loop.run_forever, daemon=True).start()
 
     @atexit.register
