@@ -326,7 +326,7 @@ class Queue:
         await task.retry()
         return task
 
-    create = task
+    create = task  # as 0.2 calls it, too
 
     def run(self, coroutine: Coroutine[Any, Any, R], timeout: float | None = None) -> R:
         """Run a coroutine of this Queue or its tasks from plain code: its result.
@@ -792,7 +792,8 @@ class Delivery:
             self.headers = {
                 key: headers[key] for key in headers if not RESERVED.fullmatch(key)}
             self.attempt = max(1, _number(headers.get('x-attempt')))
-            self._due, self._cut = map(_number, map(headers.get, ('x-due', 'x-cut')))
+            self._due = _number(headers.get('x-due'))
+            self._cut = _number(headers.get('x-cut'))
             self._deliveries = (_number(headers.get('x-deliveries'))
                                 + _number(headers.get('x-delivery-count')))
 
@@ -1607,7 +1608,7 @@ def _address(host: str, port: int | None, ssl: bool | tls.SSLContext, *,
             'percent-encoded, as by urllib.parse.quote(password, ""); login, password '
             'and client_properties are such as AMQP can carry') from None
     return {
-        'host': url.hostname or 'localhost', 'port': port, 'ssl': secure or None,
+        'host': url.hostname or 'localhost', 'port': port, 'ssl': secure,
         'login': unquote(url.username or '') or login,
         'password': unquote(url.password or '') or password,
         'virtualhost': unquote(url.path[1:]) or virtualhost, 'heartbeat': heartbeat,
