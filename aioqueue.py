@@ -342,7 +342,11 @@ class Queue:
             coroutine.close()
             raise RuntimeError('run() would block its own event loop: await it')
         within = asyncio.wait_for(coroutine, timeout)
-        return asyncio.run_coroutine_threadsafe(within, loop).result()
+        running = asyncio.run_coroutine_threadsafe(within, loop)
+        while not concurrent.futures.wait([running], timeout=1).done:
+            if loop.is_closed():  # it forgets what it had no time to begin
+                raise ConnectionError(CLOSED)
+        return running.result()
 
     def _session_here(self) -> _Session | None:
         """The session, if it is open: in this event loop, or it raises."""

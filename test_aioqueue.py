@@ -52,7 +52,7 @@ import aioqueue
 from aioqueue import Queue, Refused, RemoteException
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent / '.ci'))
-from aids import delivered, frame, true
+from aids import delivered, ended, frame, limited, says, true
 from tools import DEADLINE, HERE, PORT, Broker, Forwarder, Node, forget, make, peer
 
 # Of the nodes that are started: one to kill (TLS on the next port), a cluster of three.
@@ -300,19 +300,6 @@ async def spawn():
         await process.communicate()
 
 
-async def says(process, text):
-    """Wait until a process prints a line with this text."""
-    async with asyncio.timeout(DEADLINE):
-        while text not in (line := (await process.stdout.readline()).decode()):
-            assert line, f'it has ended without {text!r}'
-
-
-async def ended(process):
-    """Wait for the end of a process: its status, and what else it printed."""
-    output, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
-    return process.returncode, output.decode()
-
-
 @pytest.fixture(scope='session')
 def own_nodes():
     if not runpy.run_path(str(HERE / '.ci' / 'rabbit.py'))['sbin']():
@@ -347,19 +334,6 @@ def started_node(own_nodes, authority):
     node.start()
     yield node
     node.stop()
-
-
-async def limited(node, configure='.*', read='.*', channels=-1, channel_max=2047, heartbeat=60):
-    """A user who may not do all, and settings of the broker: the options that log in."""
-    user = new_name()
-    await node.eval(f"""A = rabbit_auth_backend_internal, U = <<"{user}">>, \
-        A:add_user(U, <<"secret">>, U), \
-        A:set_permissions(U, <<"/">>, <<"{configure}">>, <<".*">>, <<"{read}">>, U), \
-        A:set_user_limits(U, #{{<<"max-channels">> => {channels}}}, U), \
-        application:set_env(rabbit, channel_max, {channel_max}), \
-        application:set_env(rabbit, frame_max, {131_072 if heartbeat else 0}), \
-        application:set_env(rabbit, heartbeat, {heartbeat}).""")
-    return {'login': user, 'password': 'secret'}
 
 
 @pytest.fixture
@@ -2580,6 +2554,32 @@ assert not child or os.wait()[1] == 0"""
     assert len(reply_queues) == 2
     for each in reply_queues:
         await broker.until(each, messages=None)
+
+
+def test_an_event_loop_that_ends_keeps_nobody_in_run(monkeypatch):
+    q, scheduled, raised = Queue(port=PORT), threading.Event(), []
+    loop = asyncio.new_event_loop()
+    schedule = loop.call_soon_threadsafe
+
+    def ask():
+        with pytest.raises(ConnectionError):
+            q.run(asyncio.sleep(0))
+        raised.append(True)
+
+    def end():  # before it begins what has just been scheduled
+        thread.start()
+        assert scheduled.wait(DEADLINE)
+        loop.stop()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    loop.run_until_complete(q.connect())
+    monkeypatch.setattr(loop, 'call_soon_threadsafe',
+                        lambda *args: (schedule(*args), scheduled.set()))
+    loop.call_soon(end)
+    loop.run_forever()
+    loop.close()
+    thread.join(DEADLINE)
+    assert raised
 
 
 async def test_a_thread_that_hangs_keeps_no_process_alive(name):

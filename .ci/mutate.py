@@ -159,6 +159,7 @@ MUTATIONS = [
     ('program_that_used_run', 'target=loop.run_forever, daemon=True', 'target=loop.run_forever'),
     ('run_serves', 'if asyncio._get_running_loop() is loop:', 'if False:'),
     ('run_serves', '            coroutine.close()\n', ''),
+    ('keeps_nobody', 'if loop.is_closed():', 'if False:'),
     ('run_serves', 'within = asyncio.wait_for(coroutine, timeout)', 'within = coroutine'),
     ('in_another_loop', 'if session.loop is not asyncio.get_running_loop():',
      'if False:'),
