@@ -334,19 +334,15 @@ class Queue:
         From any thread: in a plain handler, a script, a notebook, a view of a web
         framework. It runs in the event loop in which the Queue is open, or else in that
         of a background thread, where the Queue is closed when the interpreter ends.
-        Raises what the coroutine raises, `TimeoutError` after `timeout` seconds, and
-        `RuntimeError` in the thread of that event loop, which it would block.
+        Raises what the coroutine raises, `TimeoutError` after `timeout` seconds,
+        `ConnectionError` if that loop ends meanwhile, and `RuntimeError` in its own
+        thread, which it would block.
         """
         loop = _loop_to_run_in(self)
         if asyncio._get_running_loop() is loop:
             coroutine.close()
             raise RuntimeError('run() would block its own event loop: await it')
-        within = asyncio.wait_for(coroutine, timeout)
-        running = asyncio.run_coroutine_threadsafe(within, loop)
-        while not concurrent.futures.wait([running], timeout=1).done:
-            if loop.is_closed():  # it forgets what it had no time to begin
-                raise ConnectionError(CLOSED)
-        return running.result()
+        return run_in_loop(asyncio.wait_for(coroutine, timeout), loop)
 
     def _session_here(self) -> _Session | None:
         """The session, if it is open: in this event loop, or it raises."""
@@ -1491,6 +1487,16 @@ def _loop_to_run_in(queue: Queue) -> asyncio.AbstractEventLoop:
     return loop
 
 
+def run_in_loop(coroutine: Coroutine[Any, Any, R],
+                loop: asyncio.AbstractEventLoop) -> R:
+    """Run a coroutine in the event loop of another thread: its result."""
+    running = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    while not concurrent.futures.wait([running], timeout=1).done:
+        if loop.is_closed():  # it forgets what it had no time to begin
+            raise ConnectionError(CLOSED)
+    return running.result()
+
+
 SendPart = Callable[[Any], Coroutine[Any, Any, bool]]
 
 
@@ -1521,8 +1527,7 @@ def call_plain(function: Callable[[Any], Any], data: Any, send_part: SendPart,
         return result
     with contextlib.closing(result):
         for value in result:
-            part = send_part(value)
-            if not asyncio.run_coroutine_threadsafe(part, loop).result():
+            if not run_in_loop(send_part(value), loop):
                 break
     return []
 

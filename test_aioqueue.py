@@ -2556,15 +2556,16 @@ assert not child or os.wait()[1] == 0"""
         await broker.until(each, messages=None)
 
 
+@pytest.mark.filterwarnings('ignore:coroutine .* was never awaited')
 def test_an_event_loop_that_ends_keeps_nobody_in_run(monkeypatch):
-    q, scheduled, raised = Queue(port=PORT), threading.Event(), []
+    q, scheduled, told = Queue(port=PORT), threading.Event(), threading.Event()
     loop = asyncio.new_event_loop()
     schedule = loop.call_soon_threadsafe
 
     def ask():
         with pytest.raises(ConnectionError):
             q.run(asyncio.sleep(0))
-        raised.append(True)
+        told.set()
 
     def end():  # before it begins what has just been scheduled
         thread.start()
@@ -2578,8 +2579,7 @@ def test_an_event_loop_that_ends_keeps_nobody_in_run(monkeypatch):
     loop.call_soon(end)
     loop.run_forever()
     loop.close()
-    thread.join(DEADLINE)
-    assert raised
+    assert told.wait(DEADLINE)
 
 
 async def test_a_thread_that_hangs_keeps_no_process_alive(name):
