@@ -248,7 +248,7 @@ class Queue:
                 await self.close(timeout)
             raise
         if self._handlers:
-            logger.info('consuming from %s', ', '.join(self._handlers))
+            log.info('consuming from %s', ', '.join(self._handlers))
         return session
 
     def start(self, timeout: float = 30) -> None:
@@ -268,7 +268,7 @@ class Queue:
     async def _serve(self, timeout: float) -> None:
         with cancelled_by_signals():
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([(await self._start(timeout)).supervisor])
+                await _outcome((await self._start(timeout)).supervisor)
             await self.close(timeout)
 
     async def close(self, timeout: float | None = 30) -> None:
@@ -356,7 +356,6 @@ class Queue:
 
 
 CLOSED = 'the Queue was closed; connect() opens it again'
-REPLY_QUEUE_EXPIRES = 600  # seconds that replies wait for a lost caller to come back
 EARLY = 10  # ms before it is due a task may run
 # How a quorum queue passes on what is due: for that it may refuse a message.
 # https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
@@ -393,8 +392,8 @@ class _Session:
         self.replies = weakref.WeakValueDictionary[str, _Replies]()
         # Futures of all who wait for a reply: the event loop itself doesn't hold them.
         self.waiters: set[asyncio.Future[None]] = set()
-        # The ids of streams that were cancelled, for as long as replies may come.
-        self.cancelled: set[str] = set()
+        # The ids of streams that were cancelled, the last ten thousand of them.
+        self.cancelled: OrderedDict[str, None] = OrderedDict()
         # Reply queues over which the broker has closed a link: it is not asked again.
         self.refused: dict[str, Refused] = {}
         # What its opener has in context variables is none of the handlers' business.
@@ -422,23 +421,23 @@ class _Session:
                 works = self.started and not self.closing
                 handlers = self.queue._handlers.values() if works else ()
                 await link.open([*handlers, *self.listening])
-                for name in self.queue._handlers if self.closing else ():
-                    link.cancel(name)  # close() was called meanwhile
+                for handler in self.queue._handlers.values() if self.closing else ():
+                    link.cancel(handler)  # close() was called meanwhile
                 self.up.set_result(link)
                 ever_up, lost = True, 'lost the'
-                logger.info('connected to %s', link.name)
+                log.info('connected to %s', link.name)
                 await _outcome(link.broken)
             except Exception as error:
                 link.drop(error)
             except asyncio.CancelledError:
                 if self.closing:  # else the loop ends, and with it aioamqp's tasks
                     await _ended(self.running.values(), CLOSE_DEADLINE)
-                    await link.close(self.reply_queue)
+                    await link.close(self.listening)
                 link.drop(ConnectionError('closed'))
                 return  # if it were raised, its traceback would keep the link alive
             why = link.broken.exception()
             refusal = why if _is_final(why) else refusal
-            logger.warning('%s connection to %s: %r', lost or 'no', link.name, why)
+            log.warning('%s connection to %s: %r', lost or 'no', link.name, why)
             if lost:  # RabbitMQ 3.10 forgets what is sent while quorum queues elect
                 await asyncio.sleep(random.uniform(0, min(1, retry)) + quorum)
             elif count % len(addresses) == 0:  # all were tried
@@ -461,10 +460,10 @@ class _Session:
 
     async def close(self, timeout: float | None) -> None:
         """Begin no task, wait for those that run, then for nothing any more."""
-        logger.info('stopping: %s tasks are running', len(self.running))
+        log.info('stopping: %s tasks are running', len(self.running))
         self.closing = True
-        for name in self.queue._handlers if self.up.done() else ():
-            self.up.result().cancel(name)
+        for handler in self.queue._handlers.values() if self.up.done() else ():
+            self.up.result().cancel(handler)
         await _ended(self.running.values(), timeout)
         work = *self.running.values(), self.supervisor
         if not self.supervisor.cancelling():  # another close() may be further
@@ -488,7 +487,7 @@ class _Session:
             except ConnectionError:
                 continue  # with the next link, or the channel that was opened anew
             except Refused as error:
-                if queue and error.code in (ACCESS_REFUSED, INTERNAL_ERROR):
+                if queue and link.broken.done():
                     self.refused[queue] = error
                 raise
         raise self.refused[queue].with_traceback(None)
@@ -496,8 +495,9 @@ class _Session:
     async def listen(self) -> None:
         """Consume from the reply queue: with this link, and with the next."""
         if not self.listening:
-            wanted = _Wanted(self.reply_queue, {
-                **self.queue._quorum, 'x-expires': REPLY_QUEUE_EXPIRES * 1000})
+            # Replies wait ten minutes for a lost caller to come back.
+            wanted = _Wanted(
+                self.reply_queue, {**self.queue._quorum, 'x-expires': 600_000})
             await self.until(_Link.consume, [wanted], NOTHING, queue=wanted.name)
             self.listening = [wanted]  # not before: each link would fall over a refusal
 
@@ -523,7 +523,7 @@ class _Session:
             try:
                 self._reply_received(header, body)
             except Exception as error:
-                logger.warning('a reply that is none: %.1000r', error)
+                log.warning('a reply that is none: %.1000r', error)
         elif not self.closing:
             delivery = Delivery(self, queue, header, body, ack, capacity)
             if self.busy[queue] < delivery._handler.prefetch_count:
@@ -560,9 +560,9 @@ class _Session:
 
     def cancel(self, ident: str, reply_to: str | None) -> None:
         """Tell a worker that nobody wants what a generator yields."""
-        if ident not in self.cancelled:
-            self.cancelled.add(ident)
-            self.loop.call_later(REPLY_QUEUE_EXPIRES, self.cancelled.discard, ident)
+        self.cancelled[ident] = None
+        if len(self.cancelled) > 10_000:
+            self.cancelled.popitem(last=False)
         if reply_to:  # otherwise the next part may say where
             message = _Message(reply_to, b'', {
                 'correlation_id': ident, 'message_type': 'cancel',
@@ -649,8 +649,8 @@ class _Replies:
     def __del__(self) -> None:  # nobody holds the task any more
         if self.end and 'type' in self.end[0] and not self.heard:
             error = _text(lambda body: str(unpack(body)[0]), self.end[1])
-            logger.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
-                         '%.1000r', self.id, self.end[0]['type'], error)
+            log.error('task %.300r failed, and nobody awaits it any more: %.1000r: '
+                      '%.1000r', self.id, self.end[0]['type'], error)
 
 
 MSGPACK, RAW = 'application/msgpack', 'application/octet-stream'
@@ -692,11 +692,16 @@ class Task:
                 await session.listen()
             properties['reply_to'] = session.reply_queue
             replies = session.replies.setdefault(self.id, _Replies(session, self.id))
-            session.cancelled.discard(self.id)
+            session.cancelled.pop(self.id, None)
         message = _Message(self.name, body, properties)
         if replies and self._first:
             replies.message = message
-        await session.send(message, round(self._delay * 1000))
+        try:
+            await session.send(message, round(self._delay * 1000))
+        except asyncio.CancelledError:
+            if replies and not self._replies:  # nobody gets this Task, to cancel it
+                session.cancel(self.id, None)
+            raise
         self._replies, self._first = replies, False
 
     async def result(self, timeout: float | None = None) -> Any:
@@ -817,10 +822,10 @@ class Delivery:
             self._ack()
         except BaseException as error:
             if session.up.done() and not session.supervisor.cancelling():
-                # The broker has to know, and before a handler of the log may raise.
+                # The broker has to know, or it waits for the acknowledgement.
                 session.up.result().drop(ConnectionError('a task was given up'))
-            logger.warning('%r goes to another worker: %.1000r', self, error,
-                           exc_info=not session.supervisor.cancelling())
+            log.warning('%r goes to another worker: %.1000r', self, error,
+                        exc_info=not session.supervisor.cancelling())
         finally:
             session.done(self)
 
@@ -853,17 +858,14 @@ class Delivery:
     async def _send_part(self, value: Any) -> bool:
         """Send what a generator has yielded; False if nobody wants more."""
         properties = {'message_type': 'part', 'headers': {'part': self._parts}}
-        self._parts += 1
-        if self._reply_to:
+        if self._reply_to and not self._parts:
             with contextlib.suppress(Refused):  # then it can't be cancelled
                 await self._session.listen()
-                properties['reply_to'] = self._session.reply_queue
+        if self._session.listening:
+            properties['reply_to'] = self._session.reply_queue
+        self._parts += 1
         told = await self._reply(pack([None, value], '[error, result]'), **properties)
-        if self._reply_to and not told:
-            self._goes_on = False
-        if not self._goes_on:
-            logger.info('%r ends early: its caller is gone, or has cancelled it', self)
-        return self._goes_on
+        return self._goes_on and (told or not self._reply_to)
 
     async def _reply(self, body: bytes, **properties: Any) -> bool:
         """Answer the caller; False if there is none, or none any more."""
@@ -871,7 +873,10 @@ class Delivery:
             return False
         properties |= {'correlation_id': self.id, 'content_type': MSGPACK}
         message = _Message(self._reply_to, body, properties)
-        return await self._session.until(_Link.publish, message, queue=self._reply_to)
+        told = await self._session.until(_Link.publish, message, queue=self._reply_to)
+        if not told:
+            log.info('the caller of %r is gone', self)
+        return told
 
     async def _fail(self, error: BaseException) -> None:
         """Have the retry confirmed; or else tell the caller, or leave a dead letter."""
@@ -885,8 +890,8 @@ class Delivery:
             with contextlib.suppress(Refused):  # to wait for room would block our queue
                 # Without x-deliveries: another attempt is not another death.
                 await self._resend(self.name, {'x-attempt': self.attempt + 1}, pause)
-                logger.warning('%r failed, it runs again in %s s: %s: %.1000r', self,
-                               pause / 1000, kind, text)
+                log.warning('%r failed, it runs again in %s s: %s: %.1000r', self,
+                            pause / 1000, kind, text)
                 return
         # Headers fit one frame: three such texts, of up to four bytes a character.
         most = self._capacity // 16
@@ -903,7 +908,7 @@ class Delivery:
             # It cannot be formatted, or is too long for a log.
             brief = RuntimeError(f'{kind:.200}: {text:.1000}')
             error = brief.with_traceback(error.__traceback__)
-        logger.error('%r failed, %s', self, fate, exc_info=error)
+        log.error('%r failed, %s', self, fate, exc_info=error)
 
     def _pause(self, error: BaseException) -> int | None:
         """How many ms to wait for the next attempt, if there is one."""
@@ -921,7 +926,7 @@ class Delivery:
                 await self._resend(f'{self.name}.dead', headers)
                 return
             if attempt == 0:
-                logger.warning('%r waits: its dead letter is refused', self)
+                log.warning('%r waits: its dead letter is refused', self)
             await asyncio.sleep(REFUSED_PAUSE)
 
     async def _resend(self, queue: str, headers: dict[str, Any], ms: int = 0) -> None:
@@ -953,7 +958,7 @@ class _Message:
     """What is published to a queue; once it is, `confirm` is what the broker says."""
 
     confirm: asyncio.Future[bool] | None = None
-    is_suspect = False  # whether the broker may have refused it, or another one
+    suspicion = 0  # the reply code with which the broker refused it, or another one
 
     def __init__(self, queue: str, body: bytes, properties: dict[str, Any]) -> None:
         self.queue, self.body, self.properties = queue, body, properties
@@ -972,7 +977,7 @@ CONNECT_DEADLINE, CLOSE_DEADLINE, SUSPECT_DEADLINE = 10, 5, 5
 # as a full one does, without a word (nack).
 NACK_PAUSES = (0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 # Reply codes of AMQP's, and words of RabbitMQ's in refusals that may be tolerated.
-CONNECTION_FORCED, ACCESS_REFUSED, INTERNAL_ERROR = 320, 403, 541
+CONNECTION_FORCED, HARD_ERROR, INTERNAL_ERROR = 320, 500, 541
 NOTHING, NOT_PERMITTED, EXISTS_OTHERWISE = '(?!)', 'ACCESS_REFUSED', 'inequivalent arg'
 
 
@@ -995,7 +1000,8 @@ class _Link:
         self.broken: asyncio.Future[None] = asyncio.Future()
         self.connections: dict[str, _Connection] = {}
         self.consumers: dict[str, asyncio.Future[Any]] = {}
-        self.alone = asyncio.Lock()
+        self.alone = asyncio.Lock()  # of the suspect that is sent
+        self.silent = False  # whether all others wait meanwhile
 
     async def open(self, wanted: list[_Wanted]) -> None:
         """Connect, and consume from the queues that are wanted."""
@@ -1004,7 +1010,7 @@ class _Link:
             await self.connect('consume')
             for place in MESSAGES, SUSPECTS, CONSUMERS, DECLARATIONS:
                 await self.channel(place).opened
-            await self.consume(wanted, f'{NOT_PERMITTED}|{EXISTS_OTHERWISE}')
+        await self.consume(wanted, f'{NOT_PERMITTED}|{EXISTS_OTHERWISE}')
         self.channel(CONSUMERS)  # raises if the link was lost meanwhile
 
     async def connect(self, role: str) -> None:
@@ -1048,7 +1054,13 @@ class _Link:
         pauses = iter(self.pauses)
         while True:
             try:
-                if not (message.is_suspect or self.alone.locked()):
+                connection = self.channel(MESSAGES).connection
+                if connection._paused:  # by asyncio, while the broker reads nothing
+                    with contextlib.suppress(OSError):
+                        await connection._drain_helper()
+                # Who has cost a connection is found only while nothing else is sent.
+                self.silent |= message.suspicion >= HARD_ERROR
+                if not (message.suspicion or (self.silent and self.alone.locked())):
                     return await self.channel(MESSAGES).publish(message)
                 async with self.alone:  # the others wait meanwhile, but not for ever
                     confirm = self.channel(SUSPECTS).publish(message)
@@ -1060,24 +1072,29 @@ class _Link:
                     raise
             await asyncio.sleep(pause)
 
-    async def declare(self, wanted: _Wanted, tolerated: str) -> None:
+    async def declare(self, wanted: _Wanted, tolerated: str,
+                      deadline: float | None = None) -> None:
         """Declare a queue; a refusal in which `tolerated` is found is none."""
+        declare = amqp.Queue.Declare(
+            queue=wanted.name, durable=True, arguments=wanted.arguments)
         try:
-            await self.channel(DECLARATIONS).call(amqp.Queue.Declare(
-                queue=wanted.name, durable=True, arguments=wanted.arguments))
+            await _outcome(self.channel(DECLARATIONS).call(declare), deadline)
         except Refused as refused:
             if not re.search(tolerated, str(refused)):
                 raise
 
     async def consume(self, queues: list[_Wanted], tolerated: str) -> None:
-        """Declare queues, all of them, then consume from them."""
-        async with asyncio.timeout(CONNECT_DEADLINE):
-            for wanted in queues:
-                await self.declare(wanted, tolerated)
-            for wanted in queues:
-                if wanted.name not in self.consumers:
-                    self.consumers[wanted.name] = self.consumer(wanted)
-                await _outcome(self.consumers[wanted.name])
+        """Declare queues, all of them, then consume from them.
+
+        Each answer has its deadline, and counts if it is there: what the first queues
+        deliver may block the event loop, and there may be many queues.
+        """
+        for wanted in queues:
+            await self.declare(wanted, tolerated, CONNECT_DEADLINE)
+        for wanted in queues:
+            if wanted.name not in self.consumers:
+                self.consumers[wanted.name] = self.consumer(wanted)
+            await _outcome(self.consumers[wanted.name], CONNECT_DEADLINE)
 
     def consumer(self, wanted: _Wanted) -> asyncio.Future[Any]:
         # Only quorum queues take this, since RabbitMQ 4.3; it is in ms.
@@ -1089,22 +1106,25 @@ class _Link:
         return channel.call(amqp.Basic.Consume(
             queue=wanted.name, consumer_tag=wanted.name, arguments=patience))
 
-    def cancel(self, name: str) -> None:
+    def cancel(self, wanted: _Wanted) -> None:
         """Consume no more from a queue."""
-        consumer = self.consumers.get(name)
+        if wanted.arguments.get('x-single-active-consumer'):
+            return  # it ends with the link: the next one has to wait for what runs here
+        consumer = self.consumers.get(wanted.name)
         if consumer and not consumer.done():
             # RabbitMQ's channel crashes over a cancellation that overtakes ConsumeOk.
-            consumer.add_done_callback(lambda _: self.cancel(name))
-        elif self.consumers.pop(name, None) and not self.broken.done():
-            self.channel(CONSUMERS).call(amqp.Basic.Cancel(consumer_tag=name))
+            consumer.add_done_callback(lambda _: self.cancel(wanted))
+        elif self.consumers.pop(wanted.name, None) and not self.broken.done():
+            self.channel(CONSUMERS).call(amqp.Basic.Cancel(consumer_tag=wanted.name))
 
-    async def close(self, queue: str) -> None:
-        """Say goodbye, on both connections at once: one of them may be blocked."""
+    async def close(self, temporary: list[_Wanted]) -> None:
+        """Delete queues, and say goodbye, on both connections: one may be blocked."""
         with contextlib.suppress(Exception):  # whatever is broken, it is over
             async with asyncio.timeout(CLOSE_DEADLINE):
-                if queue in self.consumers:
+                for queue in temporary:
                     self.cancel(queue)
-                    await self.channel(CONSUMERS).call(amqp.Queue.Delete(queue=queue))
+                    delete = amqp.Queue.Delete(queue=queue.name)
+                    await self.channel(CONSUMERS).call(delete)
                 if _settle(self.broken, ConnectionError('closed')):
                     self.broke()  # nothing more is sent
                 goodbyes = [each.close() for each in self.connections.values()]
@@ -1184,8 +1204,9 @@ class _Channel:
         """
         for tag in [*self.unconfirmed]:  # emptied: the error's traceback leads to it
             message, confirm = self.unconfirmed.pop(tag)
-            guilty = alone and message.is_suspect
-            message.is_suspect |= isinstance(error, Refused)
+            guilty = alone and message.suspicion
+            if isinstance(error, Refused):
+                message.suspicion = error.code
             _settle(confirm, error if guilty else ConnectionError('closed over it?'))
         for answer in self.calls:
             _settle(answer, error)
@@ -1257,6 +1278,8 @@ class _Channel:
             _settle(self.unconfirmed.pop(tag)[1], outcome)  # unless it came back
 
 
+# RabbitMQ adds to headers, and sends them in one frame, whatever the frame_max is.
+HEADER_LIMIT = 2**20
 MANY = 48  # Speed: pieces that are gathered: those of 24 small messages
 CAPABILITIES = {'authentication_failure_close': True, 'consumer_cancel_notify': True,
                 'connection.blocked': True}
@@ -1316,7 +1339,7 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
                 for channel in channels:
                     channel.fail(refused, alone)
         elif method.name in ('Connection.Blocked', 'Connection.Unblocked'):
-            logger.warning('%s: %s %.1000r', self.link.name, method.name, dict(method))
+            log.warning('%s: %s %.1000r', self.link.name, method.name, dict(method))
         super().data_received(frame)
 
     def send(self, data: bytes) -> None:
@@ -1354,7 +1377,8 @@ class _Connection(aioamqp.AmqpProtocol):  # type: ignore[misc, unused-ignore]
         while size - start >= 7:
             kind, number, length = FRAME.unpack_from(data, start)
             end = start + 7 + length  # of the payload; the octet CE ends the frame
-            if length > capacity or (end < size and data[end] != 0xCE):
+            most = HEADER_LIMIT if kind == HEADER else capacity
+            if length > most or (end < size and data[end] != 0xCE):
                 raise ValueError('this is no frame')
             if end >= size:
                 break
@@ -1426,6 +1450,20 @@ def is_unchanged(key: str, value: Any) -> bool:
 
 # --------------------------------------------- Helpers, of Python rather than of queues
 
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """What a handler of the log raises goes to stderr: it costs no task and no link."""
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().log(*args, stacklevel=2, **kwargs)
+        except Exception:
+            with contextlib.suppress(Exception):
+                traceback.print_exc()
+
+
+log = _Log(logger)
+
 # Speed: since Python 3.12 a task can run at once, up to its first pause.
 start_task: Any = getattr(
     asyncio, 'eager_task_factory', lambda loop, coroutine: loop.create_task(coroutine))
@@ -1462,29 +1500,41 @@ def cancelled_by_signals() -> Generator[None, None, None]:
         yield
 
 
-BACKGROUND: dict[tuple[Queue, int], asyncio.AbstractEventLoop] = {}
+BACKGROUND: dict[int, asyncio.AbstractEventLoop] = {}  # of each process
+IN_BACKGROUND = weakref.WeakSet[Queue]()
 
 
 def _loop_to_run_in(queue: Queue) -> asyncio.AbstractEventLoop:
-    """That of the open Queue; or else one in a thread, for this Queue and process."""
-    session, process = queue._session, os.getpid()
+    """That of the open Queue; or else one in a thread, for all of this process."""
+    session = queue._session
     if session and session.is_open and session.loop.is_running():
         return session.loop
+    IN_BACKGROUND.add(queue)
     new = asyncio.new_event_loop()
     # Of several threads one is the first, without a lock that a fork could inherit.
-    loop = BACKGROUND.setdefault((queue, process), new)
+    loop = BACKGROUND.setdefault(os.getpid(), new)
     if loop is not new:
         new.close()
         return loop
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-
-    @atexit.register
-    def close() -> None:
-        if os.getpid() == process:  # a forked process has this function, and no thread
-            with contextlib.suppress(Exception):
-                queue.run(queue.close(CLOSE_DEADLINE))
-
+    try:
+        threading.Thread(target=run_for_ever, args=[loop], daemon=True).start()
+    except RuntimeError:  # there may be room for a thread later
+        del BACKGROUND[os.getpid()]
+        raise
     return loop
+
+
+def run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
+    while True:  # a SystemExit of one asyncio task ends no other
+        with contextlib.suppress(SystemExit):
+            loop.run_forever()
+
+
+@atexit.register
+def close_background() -> None:
+    for queue in [*IN_BACKGROUND] if os.getpid() in BACKGROUND else ():
+        with contextlib.suppress(Exception):
+            queue.run(queue.close(CLOSE_DEADLINE))
 
 
 def run_in_loop(coroutine: Coroutine[Any, Any, R],
@@ -1492,7 +1542,7 @@ def run_in_loop(coroutine: Coroutine[Any, Any, R],
     """Run a coroutine in the event loop of another thread: its result."""
     running = asyncio.run_coroutine_threadsafe(coroutine, loop)
     while not concurrent.futures.wait([running], timeout=1).done:
-        if loop.is_closed():  # it forgets what it had no time to begin
+        if not loop.is_running():  # it forgets what it had no time to begin
             raise ConnectionError(CLOSED)
     return running.result()
 
@@ -1744,7 +1794,9 @@ async def _ended(tasks: Any, timeout: float | None) -> None:
         await asyncio.wait(tasks, timeout=timeout)
 
 
-async def _outcome(future: asyncio.Future[R]) -> R:
+async def _outcome(future: asyncio.Future[R], timeout: float | None = None) -> R:
     """Await a future that others await, too: it isn't cancelled with us."""
-    await asyncio.wait([future])
+    await asyncio.wait([future], timeout=timeout)
+    if not future.done():
+        raise TimeoutError
     return future.result()
