@@ -248,7 +248,7 @@ MUTATIONS = [
     ('cost_no_memory', '        del self.running[delivery]\n', ''),
     # Replies and streams.
     ('cancel_ends', "if properties.get('message_type') == 'cancel':", 'if False:'),
-    ('cancel_ends', 'if delivery.id == ident and sender', 'if sender'),
+    ('stream_can_be_sent_again', 'if delivery.id == ident and sender', 'if sender'),
     ('cancel_ends', 'sender in (delivery._reply_to, None):', 'True:'),
     ('cancel_ends', "if 'part' in headers and ident in self.cancelled:", 'if False:'),
     ('cancel_ends', 'self.cancelled[ident] = None', 'pass'),
