@@ -2033,8 +2033,13 @@ def test_random_lives_lose_nothing_and_leave_nothing_behind():
 
 
 async def test_a_reply_to_that_crashes_the_broker_is_found_alone(name, worker, broker, caplog):
-    """RabbitMQ 3.10.8 closes the connection over it (541); ten at once."""
+    """RabbitMQ 3.10.8 closes the connection over it (541); ten at once, beside others."""
+    async def send():
+        while True:
+            await worker.q.task(f'{name}.x', no_response=True)
+
     await worker.start()
+    sending = [asyncio.create_task(send()) for _ in range(5)]
     dead, lost = set(), 0
     for number in [*range(10), 11]:
         broker.write(name, msgpack.packb(f'{number} fail'), correlation_id=f'{number}',
@@ -2045,6 +2050,7 @@ async def test_a_reply_to_that_crashes_the_broker_is_found_alone(name, worker, b
                 dead.add((await broker.get(f'{name}.dead'))[0])
             lost = lost or caplog.text.count('lost the connection')
     assert caplog.text.count('lost the connection') == lost <= 4  # it isn't asked again
+    assert all(each.cancel() for each in sending)  # none of them has raised
 
 
 async def test_links_lost_again_and_again_leave_nothing_behind(name, queues, broker, caplog):
@@ -2322,20 +2328,29 @@ async def test_when_the_caller_is_gone_the_generator_is_closed(plain, name, work
     assert (await broker.look(f'{name}.dead'))['messages'] is None
 
 
-async def test_handlers_that_block_the_event_loop_hold_up_no_start(name, worker, monkeypatch):
+@pytest.mark.parametrize('again', [False, True])
+async def test_handlers_that_block_the_event_loop_hold_up_no_start(
+        again, name, worker, queues, monkeypatch):
     async def block(data):
         worker.runs.append(data)
         time.sleep(0.1)
 
     monkeypatch.setattr(aioqueue, 'CONNECT_DEADLINE', 0.5)
-    for queue in name, f'{name}.x':
-        worker.q.on(queue)(block)
-        for number in range(10):
-            await worker.caller.task(queue, number, no_response=True)
-    await worker.q.start_async()
-    await true(lambda: len(worker.runs) == 20)
-    await worker.q.close()
-    assert sorted(worker.runs) == sorted([*range(10)] * 2)
+    async with Forwarder() as forwarder:
+        q = queues(forwarder.port)
+        for queue in name, f'{name}.x':
+            q.on(queue)(block)
+        if again:
+            await q.start_async()
+            forwarder.cut(down=True)
+        for number in range(20):
+            await worker.caller.task(name, number, no_response=True)
+            await worker.caller.task(f'{name}.x', number, no_response=True)
+        forwarder.down = False
+        await q.start_async()
+        await true(lambda: len(worker.runs) == 40)
+        await q.close()
+    assert sorted(worker.runs) == sorted([*range(20)] * 2)
 
 
 async def test_a_log_that_raises_costs_no_task_and_no_link(name, queues, broker, monkeypatch):
