@@ -347,12 +347,12 @@ class Queue:
     def _session_here(self) -> _Session | None:
         """The session, if it is open: in this event loop, or it raises."""
         session = self._session
-        if not (session and session.is_open):
-            return None
-        if session.loop is not asyncio.get_running_loop():
+        if session and session.loop is asyncio.get_running_loop():
+            return None if session.supervisor.done() else session
+        if session and session.is_open:
             raise RuntimeError('the Queue is open in another event loop: use its run() '
                                'or close it there')
-        return session
+        return None
 
 
 CLOSED = 'the Queue was closed; connect() opens it again'
@@ -1054,15 +1054,15 @@ class _Link:
         pauses = iter(self.pauses)
         while True:
             try:
-                connection = self.channel(MESSAGES).connection
+                connection = self.connections['publish']
                 if connection._paused:  # by asyncio, while the broker reads nothing
                     with contextlib.suppress(OSError):
                         await connection._drain_helper()
-                # Who has cost a connection is found only while nothing else is sent.
-                self.silent |= message.suspicion >= HARD_ERROR
                 if not (message.suspicion or (self.silent and self.alone.locked())):
                     return await self.channel(MESSAGES).publish(message)
-                async with self.alone:  # the others wait meanwhile, but not for ever
+                # Who costs a connection is found only while nothing else is sent.
+                self.silent |= message.suspicion >= HARD_ERROR
+                async with self.alone:  # for a while, not for ever
                     confirm = self.channel(SUSPECTS).publish(message)
                     await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
                 return await confirm
