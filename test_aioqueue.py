@@ -2333,9 +2333,9 @@ async def test_handlers_that_block_the_event_loop_hold_up_no_start(
         again, name, worker, queues, monkeypatch):
     async def block(data):
         worker.runs.append(data)
-        time.sleep(0.1)
+        time.sleep(0.05)
 
-    monkeypatch.setattr(aioqueue, 'CONNECT_DEADLINE', 0.5)
+    monkeypatch.setattr(aioqueue, 'CONNECT_DEADLINE', 0.3)
     async with Forwarder() as forwarder:
         q = queues(forwarder.port)
         for queue in name, f'{name}.x':
@@ -2343,14 +2343,14 @@ async def test_handlers_that_block_the_event_loop_hold_up_no_start(
         if again:
             await q.start_async()
             forwarder.cut(down=True)
-        for number in range(20):
+        for number in range(10):
             await worker.caller.task(name, number, no_response=True)
             await worker.caller.task(f'{name}.x', number, no_response=True)
         forwarder.down = False
         await q.start_async()
-        await true(lambda: len(worker.runs) == 40)
+        await true(lambda: len(worker.runs) == 20)
         await q.close()
-    assert sorted(worker.runs) == sorted([*range(20)] * 2)
+    assert sorted(worker.runs) == sorted([*range(10)] * 2)
 
 
 async def test_a_log_that_raises_costs_no_task_and_no_link(name, queues, broker, monkeypatch):
@@ -2374,7 +2374,7 @@ async def test_no_second_consumer_is_active_while_the_first_one_closes(quorum, w
     await true(lambda: worker.runs)
     closing = asyncio.create_task(worker.q.close())
     with pytest.raises(TimeoutError):
-        await true(lambda: other.runs, 0.5)
+        await true(lambda: other.runs, 0.3)
     worker.opened = 1
     assert [await task.result(DEADLINE) for task in tasks] == ['wait', 'next']
     assert (worker.data, other.data, await closing) == (['wait'], ['next'], None)
