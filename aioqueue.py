@@ -1000,8 +1000,8 @@ class _Link:
         self.broken: asyncio.Future[None] = asyncio.Future()
         self.connections: dict[str, _Connection] = {}
         self.consumers: dict[str, asyncio.Future[Any]] = {}
-        self.alone = asyncio.Lock()  # of the suspect that is sent
-        self.silent = False  # whether all others wait meanwhile
+        self.alone = asyncio.Lock()  # held while one suspect is sent
+        self.silent = False  # whether messages that are no suspects wait for it, too
 
     async def open(self, wanted: list[_Wanted]) -> None:
         """Connect, and consume from the queues that are wanted."""
@@ -1062,7 +1062,7 @@ class _Link:
                     return await self.channel(MESSAGES).publish(message)
                 # Who costs a connection is found only while nothing else is sent.
                 self.silent |= message.suspicion >= HARD_ERROR
-                async with self.alone:  # for a while, not for ever
+                async with self.alone:  # the next suspect waits, but not for ever
                     confirm = self.channel(SUSPECTS).publish(message)
                     await asyncio.wait([confirm], timeout=SUSPECT_DEADLINE)
                 return await confirm
@@ -1542,7 +1542,7 @@ def run_in_loop(coroutine: Coroutine[Any, Any, R],
     """Run a coroutine in the event loop of another thread: its result."""
     running = asyncio.run_coroutine_threadsafe(coroutine, loop)
     while not concurrent.futures.wait([running], timeout=1).done:
-        if not loop.is_running():  # it forgets what it had no time to begin
+        if not loop.is_running():  # a loop that ends forgets what it had not begun
             raise ConnectionError(CLOSED)
     return running.result()
 
